@@ -1,0 +1,1 @@
+"""Kourou, the client: send and receive messages of a cluster that speaks the RocketMQ 5 API."""

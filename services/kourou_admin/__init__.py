@@ -1,0 +1,1 @@
+"""The admin service: the cluster as an operator sees it."""

@@ -1,0 +1,1 @@
+"""The broker: one shard, one log, one process."""

@@ -1,0 +1,1 @@
+"""All three services in one process: `kourou dev`."""

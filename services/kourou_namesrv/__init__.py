@@ -1,0 +1,1 @@
+"""The NameServer: which brokers, topics and queues there are, kept in memory."""

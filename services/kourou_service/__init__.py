@@ -1,0 +1,1 @@
+"""What the services share: the server engine, clock, settings, listeners, process life cycle."""
