@@ -1,0 +1,29 @@
+"""The gRPC server under all doors; see `interface` for the contract and `choice` for which engine serves it."""
+
+from kourou_service.engine.choice import create_engine
+from kourou_service.engine.interface import (
+    AbortCall,
+    Call,
+    Engine,
+    EngineOptions,
+    Metadata,
+    StatusCode,
+    StreamCall,
+    StreamHandler,
+    UnaryCall,
+    UnaryHandler,
+)
+
+__all__ = [
+    "AbortCall",
+    "Call",
+    "Engine",
+    "EngineOptions",
+    "Metadata",
+    "StatusCode",
+    "StreamCall",
+    "StreamHandler",
+    "UnaryCall",
+    "UnaryHandler",
+    "create_engine",
+]
