@@ -1,0 +1,210 @@
+"""The one seam between the clients and the network: calls to an address, answered or failed with `RpcError`.
+
+`GrpcTransport` is the real one, on grpc.aio. Tests and the simulation stand in for it with their own `Transport`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from google.protobuf.message import Message
+from grpc import StatusCode, aio
+from grpc._cython.cygrpc import UsageError  # pyright: ignore[reportMissingModuleSource, reportUnknownVariableType]
+
+from kourou.protocol.method import BidiMethod, ServerStreamMethod, UnaryMethod
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+Q_in = TypeVar("Q_in", bound=Message, contravariant=True)
+A_out = TypeVar("A_out", bound=Message, covariant=True)
+
+Metadata = Sequence[tuple[str, str]]
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A broken connection that nobody closed is noticed within 30 s, also by streams that have nothing to say.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # gRPC would let two minutes pass between attempts; a broker that restarts is back within seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+
+class RpcError(Exception):
+    """A call that the network or the server's gRPC layer ended with a status other than OK."""
+
+    def __init__(self, code: StatusCode, details: str, *, sent: bool = True) -> None:
+        super().__init__(f"{code.name}: {details}")
+        self.code = code
+        self.details = details
+        self.sent = sent
+        """False: the request certainly never left this process, so the server did not act on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[A]):
+    message: A
+    trailing: Mapping[str, str | bytes]
+    """The server's trailing metadata; the last of a repeated key."""
+
+
+class BidiCall(Protocol[Q_in, A_out]):
+    """An open stream in both directions."""
+
+    async def write(self, request: Q_in) -> None:
+        """Raises RpcError when the stream has ended."""
+        ...
+
+    async def read(self) -> A_out | None:
+        """The next answer; None when the server ended the stream with OK, RpcError with any other status."""
+        ...
+
+    async def done_writing(self) -> None: ...
+
+    def cancel(self) -> None: ...
+
+
+class Channel(Protocol):
+    """The way to one address; connects when needed and again after a broken connection."""
+
+    async def unary(
+        self, method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, metadata: Metadata = ()
+    ) -> Reply[A]:
+        """Raises RpcError."""
+        ...
+
+    def server_stream(
+        self, method: ServerStreamMethod[Q, A], request: Q, *, timeout_s: float, metadata: Metadata = ()
+    ) -> AsyncGenerator[A, None]:
+        """Raises RpcError while iterated; closing it (`contextlib.aclosing`) cancels the call."""
+        ...
+
+    def bidi(self, method: BidiMethod[Q, A], *, metadata: Metadata = ()) -> BidiCall[Q, A]: ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    def channel(self, address: str) -> Channel:
+        """The channel to "host:port", always the same one for the same address."""
+        ...
+
+    async def close(self) -> None:
+        """Closes all channels; their calls end with RpcError."""
+        ...
+
+
+class GrpcTransport:
+    """The real network: one plaintext HTTP/2 connection for each address."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, GrpcChannel] = {}
+
+    def channel(self, address: str) -> Channel:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = GrpcChannel(address)
+        return channel
+
+    async def close(self) -> None:
+        channels, self._channels = list(self._channels.values()), {}
+        for channel in channels:
+            await channel.close()
+
+
+class GrpcChannel:
+    """A channel of grpc.aio; made on first use, since it belongs to the running loop."""
+
+    def __init__(self, address: str) -> None:
+        # grpcio has no types; what it gives and takes is checked by the types of our methods.
+        self._channel: Any = aio.insecure_channel(address, options=_OPTIONS)
+        self._callables: dict[str, Any] = {}
+
+    async def unary(
+        self, method: UnaryMethod[Q, A], request: Q, *, timeout_s: float, metadata: Metadata = ()
+    ) -> Reply[A]:
+        with _rpc_errors():
+            call = self._callable("unary_unary", method)(request, timeout=timeout_s, metadata=tuple(metadata))
+            message = cast("A", await call)
+            trailing = await call.trailing_metadata()
+        return Reply(message, dict(trailing or ()))
+
+    async def server_stream(
+        self, method: ServerStreamMethod[Q, A], request: Q, *, timeout_s: float, metadata: Metadata = ()
+    ) -> AsyncGenerator[A, None]:
+        with _rpc_errors():
+            call = self._callable("unary_stream", method)(request, timeout=timeout_s, metadata=tuple(metadata))
+            try:
+                async for message in cast("AsyncIterator[A]", call):
+                    yield message
+            finally:
+                call.cancel()
+
+    def bidi(self, method: BidiMethod[Q, A], *, metadata: Metadata = ()) -> BidiCall[Q, A]:
+        with _rpc_errors():
+            return _GrpcBidiCall(self._callable("stream_stream", method)(metadata=tuple(metadata)))
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def _callable(self, kind: str, method: UnaryMethod[Q, A] | ServerStreamMethod[Q, A] | BidiMethod[Q, A]) -> Any:
+        made = self._callables.get(method.path)
+        if made is None:
+            make = getattr(self._channel, kind)
+            made = self._callables[method.path] = make(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return made
+
+
+class _GrpcBidiCall(Generic[Q, A]):
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def write(self, request: Q) -> None:
+        with _rpc_errors():
+            await self._call.write(request)
+
+    async def read(self) -> A | None:
+        with _rpc_errors():
+            message = await self._call.read()
+        return None if message is aio.EOF else cast("A", message)
+
+    async def done_writing(self) -> None:
+        with _rpc_errors():
+            await self._call.done_writing()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+@contextmanager
+def _rpc_errors():
+    try:
+        yield
+    except aio.AioRpcError as error:
+        code, details = error.code(), error.details() or ""
+        # The only text that gRPC gives before a request is on a connection. If it ever changes, the outcome counts as
+        # unknown, which is the careful reading.
+        sent = not (code is StatusCode.UNAVAILABLE and details.startswith("failed to connect to all addresses"))
+        raise RpcError(code, details, sent=sent) from None
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Not our task was cancelled but the call: by cancel() or by closing the channel.
+        raise RpcError(StatusCode.CANCELLED, "the call was cancelled or its channel closed") from None
+    except (UsageError, asyncio.InvalidStateError) as error:
+        raise RpcError(StatusCode.UNAVAILABLE, str(error), sent=False) from None
