@@ -1,0 +1,122 @@
+"""A frame: one turn of the broker, sealed under one header. The format is in docs/log-format.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
+
+from google_crc32c import extend, value
+
+from kourou_broker.log.section import SECTION_HEADER, SECTION_HEADER_BYTES, Section, parse_section
+
+MAGIC = b"KRUf"
+FORMAT_VERSION = 1
+FLAG_VOID = 1  # the body is void; `durable` holds the crc that the next frame's chain names
+MAX_SECTIONS = 0xFFFF
+
+# magic, crc32c of all that follows it, version, flags, section count, total length, prev_crc, epoch, position, durable, stored_ms
+_HEADER = Struct("<4sIBBHIIIQQQ")
+_UNSUMMED = Struct("<4sI")
+_SUMMED = Struct("<BBHIIIQQQ")
+_UNSUMMED_BYTES = _UNSUMMED.size
+HEADER_BYTES = _HEADER.size
+
+
+class FrameHeader(NamedTuple):
+    """The fixed head of a frame; `total` is the length of the frame in bytes, head included."""
+
+    crc: int
+    version: int
+    flags: int
+    sections: int
+    total: int
+    prev_crc: int
+    epoch: int
+    position: int
+    durable: int
+    stored_ms: int
+
+    @property
+    def chain(self) -> int:
+        """What the next frame has as its prev_crc."""
+        return self.durable if self.flags & FLAG_VOID else self.crc
+
+
+@dataclass(slots=True)
+class Frame:
+    """A frame as read back; it takes the log positions from `position` to before `end`."""
+
+    position: int
+    end: int
+    epoch: int
+    stored_ms: int
+    sections: list[Section]
+
+
+class Sealed(NamedTuple):
+    """A frame ready to be written: its head, then its body."""
+
+    crc: int
+    head: bytes
+    body: bytes
+    section_positions: list[int]
+
+
+def seal(
+    sections: Sequence[Section], *, prev_crc: int, epoch: int, position: int, durable: int, stored_ms: int
+) -> Sealed:
+    """Lay out a frame at a log position."""
+    parts: list[bytes] = []
+    positions: list[int] = []
+    at = position + HEADER_BYTES
+    for kind, type_, topic, queue, base, count, payload, _ in sections:
+        length = len(payload)
+        parts += (SECTION_HEADER.pack(kind, type_, 0, topic, queue, base, count, length), payload)
+        positions.append(at)
+        at += SECTION_HEADER_BYTES + length
+    body = b"".join(parts)
+    summed = _SUMMED.pack(
+        FORMAT_VERSION, 0, len(sections), at - position, prev_crc, epoch, position, durable, stored_ms
+    )
+    crc = extend(value(summed), body)
+    return Sealed(crc, _UNSUMMED.pack(MAGIC, crc) + summed, body, positions)
+
+
+def seal_void(total: int, *, chain: int, prev_crc: int, epoch: int, position: int, stored_ms: int) -> bytes:
+    """A frame of `total` bytes that holds nothing and hands the chain on to the frame behind it."""
+    body = bytes(total - HEADER_BYTES)
+    summed = _SUMMED.pack(FORMAT_VERSION, FLAG_VOID, 0, total, prev_crc, epoch, position, chain, stored_ms)
+    crc = extend(value(summed), body)
+    return _UNSUMMED.pack(MAGIC, crc) + summed + body
+
+
+def read_header(data: bytes, at: int) -> FrameHeader | None:
+    """The frame header at `at`, if there is one and its frame lies within data. Its crc is not yet checked."""
+    if data[at : at + 4] != MAGIC or at + HEADER_BYTES > len(data):
+        return None
+    header = FrameHeader._make(_HEADER.unpack_from(data, at)[1:])
+    if header.total < HEADER_BYTES or at + header.total > len(data):
+        return None
+    return header
+
+
+def crc_matches(data: bytes, at: int, header: FrameHeader) -> bool:
+    """Whether the frame at `at` is as it was sealed. The rule is the same in every format version."""
+    return value(data[at + _UNSUMMED_BYTES : at + header.total]) == header.crc
+
+
+def read_sections(data: bytes, at: int, header: FrameHeader) -> list[Section]:
+    """The sections of the frame at `at`; ValueError if they do not fill it exactly."""
+    if header.flags & FLAG_VOID:
+        return []
+    to_position = header.position - at
+    end = at + header.total
+    at += HEADER_BYTES
+    sections: list[Section] = []
+    for _ in range(header.sections):
+        section, section_end = parse_section(data, at, at + to_position)
+        sections.append(section)
+        at = section_end
+    if at != end:
+        raise ValueError("the sections do not fill their frame")
+    return sections

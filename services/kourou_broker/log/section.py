@@ -1,0 +1,53 @@
+"""A section: what one record, or one run of messages of a queue, is in a frame."""
+
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+# kind u8, type u8, reserved u16, topic u32, queue u32, base u64, count u32, payload length u32
+SECTION_HEADER = Struct("<BBHIIQII")
+SECTION_HEADER_BYTES = SECTION_HEADER.size
+
+
+class SectionKind(IntEnum):
+    """The kinds the log itself knows; what else there is belongs to those above it."""
+
+    MESSAGES = 1
+
+
+class Section(NamedTuple):
+    """`count` entries of (topic, queue) from the queue offset `base` on; other kinds use these fields as they like.
+
+    `position` is the log position of the section's header, once it is in a log.
+    """
+
+    kind: int
+    type: int
+    topic: int
+    queue: int
+    base: int
+    count: int
+    payload: bytes
+    position: int = -1
+
+
+class Entry(NamedTuple):
+    """A MESSAGES section as the queue index knows it; `length` is that of the whole section in bytes, header included."""
+
+    base: int
+    count: int
+    position: int
+    length: int
+    stored_ms: int
+
+
+def parse_section(data: bytes, at: int, position: int) -> tuple[Section, int]:
+    """The section whose header is at `at` in data, and where it ends; ValueError if it does not lie within data."""
+    payload_at = at + SECTION_HEADER_BYTES
+    if payload_at > len(data):
+        raise ValueError("a section header passes the end")
+    kind, type_, _, topic, queue, base, count, length = SECTION_HEADER.unpack_from(data, at)
+    end = payload_at + length
+    if end > len(data):
+        raise ValueError("a section passes the end")
+    return Section(kind, type_, topic, queue, base, count, data[payload_at:end], position), end
