@@ -1,0 +1,159 @@
+"""Named listeners: the addresses of one process, each for the clients of one network.
+
+A client in a container network and one on the host need different addresses of the same broker. So a listener has a
+name, and whoever came by an access point of that name is answered with the brokers' addresses of that name.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, cast
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from pydantic import BeforeValidator
+from pydantic_settings import NoDecode
+
+from kourou_service.settings import split_commas
+
+DEFAULT_NAME = "local"
+MAX_NAME_CHARS = 32
+_WILDCARDS = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True)
+class HostPort:
+    host: str
+    """An IPv4 or IPv6 address (without brackets) or a domain name."""
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "HostPort":
+        """Reads `host:port` or `[v6]:port`. Raises ValueError with a sentence for the user."""
+        host, colon, port = text.strip().rpartition(":")
+        if not colon or not host:
+            raise ValueError(f"{text!r} is not host:port")
+        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise ValueError(f"the port of {text!r} is not a number from 0 to 65535")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError(f"{text!r}: an IPv6 address stands in brackets, as in [::1]:8081")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One setting `name=bind[/advertised]`, such as `internal=0.0.0.0:8081/namesrv-1:8081`."""
+
+    name: str
+    bind: HostPort
+    advertised: HostPort
+
+    @classmethod
+    def parse(cls, text: str) -> "Listener":
+        """Raises ValueError with a sentence for the user."""
+        name, equals, addresses = text.strip().partition("=")
+        if not equals:
+            name, addresses = DEFAULT_NAME, text
+        if not name or len(name) > MAX_NAME_CHARS or not name.replace("-", "").replace("_", "").isalnum():
+            raise ValueError(f"{name!r} is no name of a listener: letters, digits, - and _, at most {MAX_NAME_CHARS}")
+        bind_text, slash, advertised_text = addresses.partition("/")
+        bind = HostPort.parse(bind_text)
+        advertised = HostPort.parse(advertised_text) if slash else bind
+        if advertised.host in _WILDCARDS:
+            raise ValueError(f"clients cannot reach {advertised}: add the address they use, {name}={bind}/HOST:PORT")
+        return cls(name, bind, advertised)
+
+    def bound(self, address: str) -> "Listener":
+        """The listener once it listens on `address`; matters when its port was 0, which picks a free one."""
+        port = HostPort.parse(address).port
+        bind = replace(self.bind, port=port)
+        return replace(self, bind=bind, advertised=replace(self.advertised, port=self.advertised.port or port))
+
+    def endpoints(self) -> v2.Endpoints:
+        return endpoints_of([self.advertised])
+
+
+def _parse_listeners(value: object) -> object:
+    parts = split_commas(value)
+    if not isinstance(parts, (list, tuple)):
+        return parts
+    listeners = [_parse_listener(part) for part in cast("Sequence[object]", parts)]
+    if not listeners:
+        raise ValueError("at least one listener is needed")
+    if len({listener.name for listener in listeners}) < len(listeners):
+        raise ValueError("two listeners have the same name")
+    return tuple(listeners)
+
+
+def _parse_listener(value: object) -> Listener:
+    if isinstance(value, Listener):
+        return value
+    return Listener.parse(str(value))
+
+
+def _parse_address(value: object) -> object:
+    return HostPort.parse(value) if isinstance(value, str) else value
+
+
+ListenersSetting = Annotated[tuple[Listener, ...], NoDecode, BeforeValidator(_parse_listeners)]
+AddressSetting = Annotated[HostPort, NoDecode, BeforeValidator(_parse_address)]
+
+
+def endpoints_of(addresses: Sequence[HostPort]) -> v2.Endpoints:
+    """Endpoints of at least one address, with the scheme that fits the first."""
+    return v2.Endpoints(
+        scheme=_scheme(addresses[0].host),
+        addresses=[v2.Address(host=address.host, port=address.port) for address in addresses],
+    )
+
+
+def addresses_of(endpoints: v2.Endpoints) -> list[HostPort]:
+    return [HostPort(address.host, address.port) for address in endpoints.addresses]
+
+
+def _scheme(host: str) -> v2.AddressScheme:
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return v2.AddressScheme.DOMAIN_NAME
+    return v2.AddressScheme.IPv4 if version == 4 else v2.AddressScheme.IPv6
+
+
+class ListenerNames:
+    """Which listener a client came by, told from what it says: the endpoints of its request, else its :authority."""
+
+    def __init__(self, own: Iterable[Listener], fallback: str):
+        self._fallback = fallback
+        self._own: dict[HostPort, str] = {}
+        self._learned: Mapping[HostPort, str] = {}
+        for listener in own:
+            self._own[_plain(listener.bind)] = listener.name
+            self._own[_plain(listener.advertised)] = listener.name
+
+    def learn(self, names: Mapping[HostPort, str]) -> None:
+        """Replaces the addresses known of other processes (a NameServer's brokers)."""
+        self._learned = {_plain(address): name for address, name in names.items()}
+
+    def choose(self, endpoints: v2.Endpoints | None, authority: str, came_by: str = "") -> str:
+        """`came_by` is what the engine says; it decides when the client says nothing that is known."""
+        for address in endpoints.addresses if endpoints is not None else ():
+            if name := self._known(HostPort(address.host, address.port)):
+                return name
+        try:
+            return self._known(HostPort.parse(authority)) or came_by or self._fallback
+        except ValueError:
+            return came_by or self._fallback
+
+    def _known(self, address: HostPort) -> str | None:
+        plain = _plain(address)
+        return self._own.get(plain) or self._learned.get(plain)
+
+
+def _plain(address: HostPort) -> HostPort:
+    """Other ways to write the loopback address and upper case lead to the same listener."""
+    host = address.host.lower()
+    return HostPort("127.0.0.1" if host in ("localhost", "::1") else host, address.port)
