@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 from grpc import StatusCode, aio
-from grpc._cython.cygrpc import UsageError  # pyright: ignore[reportMissingModuleSource, reportUnknownVariableType]
 
 from kourou.protocol.method import BidiMethod, ServerStreamMethod, UnaryMethod
 
@@ -25,6 +24,9 @@ A_out = TypeVar("A_out", bound=Message, covariant=True)
 Metadata = Sequence[tuple[str, str]]
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+# grpcio has no types; what it gives and takes is checked by the types of our methods.
+_aio = cast("Any", aio)
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -126,8 +128,7 @@ class GrpcChannel:
     """A channel of grpc.aio; made on first use, since it belongs to the running loop."""
 
     def __init__(self, address: str) -> None:
-        # grpcio has no types; what it gives and takes is checked by the types of our methods.
-        self._channel: Any = aio.insecure_channel(address, options=_OPTIONS)
+        self._channel: Any = _aio.insecure_channel(address, options=_OPTIONS)
         self._callables: dict[str, Any] = {}
 
     async def unary(
@@ -180,7 +181,7 @@ class _GrpcBidiCall(Generic[Q, A]):
     async def read(self) -> A | None:
         with _rpc_errors():
             message = await self._call.read()
-        return None if message is aio.EOF else cast("A", message)
+        return None if message is _aio.EOF else cast("A", message)
 
     async def done_writing(self) -> None:
         with _rpc_errors():
@@ -191,7 +192,7 @@ class _GrpcBidiCall(Generic[Q, A]):
 
 
 @contextmanager
-def _rpc_errors():
+def _rpc_errors() -> Generator[None, None, None]:
     try:
         yield
     except aio.AioRpcError as error:
@@ -206,5 +207,5 @@ def _rpc_errors():
             raise
         # Not our task was cancelled but the call: by cancel() or by closing the channel.
         raise RpcError(StatusCode.CANCELLED, "the call was cancelled or its channel closed") from None
-    except (UsageError, asyncio.InvalidStateError) as error:
+    except (_aio.UsageError, asyncio.InvalidStateError) as error:
         raise RpcError(StatusCode.UNAVAILABLE, str(error), sent=False) from None

@@ -1,0 +1,215 @@
+"""What is sent and what is received, as plain Python; the protobuf form stays inside the library."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from kourou.errors import CorruptMessage, InvalidArgument
+from kourou.names import topic_fault
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+_HOST = socket.gethostname()
+_GZIP_WBITS = zlib.MAX_WBITS | 16
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to send. Raises InvalidArgument when no broker would take it."""
+
+    topic: str
+    body: bytes
+    """1 byte to 4 MiB."""
+    tag: str | None = None
+    """By which consumers may filter."""
+    keys: Sequence[str] = ()
+    """By which it can be found later, such as an order number."""
+    properties: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        fault = topic_fault(self.topic) or _body_fault(self.body) or _tag_fault(self.tag)
+        fault = fault or _keys_fault(self.keys) or _properties_fault(self.properties)
+        if fault:
+            raise InvalidArgument(fault)
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """A message that the broker has stored, as durably as the broker is set to."""
+
+    message_id: str
+    """The producer's id; the same through all retries and deliveries."""
+    offset_message_id: str | None
+    """Where the broker stored it; None from brokers that do not say."""
+    topic: str
+    broker: str
+    queue_id: int
+    """The queue that was asked for."""
+    offset: int
+    """The position in its queue."""
+
+
+class ReceivedMessage:
+    """A message as a consumer has it."""
+
+    __slots__ = ("_body", "_message", "address", "broker", "queue_id", "receipt_handle")
+
+    def __init__(self, message: v2.Message, broker: str, address: str, queue_id: int) -> None:
+        self._message = message
+        self._body: bytes | None = None
+        self.broker = broker
+        """The name of the broker it came from."""
+        self.address = address
+        """The "host:port" of that broker."""
+        self.queue_id = message.system_properties.queue_id if queue_id < 0 else queue_id
+        self.receipt_handle = message.system_properties.receipt_handle
+        """What settles this delivery; changes with its invisible time. Empty when broadcasting."""
+
+    @property
+    def topic(self) -> str:
+        return self._message.topic.name
+
+    @property
+    def body(self) -> bytes:
+        """Unpacked. Raises CorruptMessage when it is not what its encoding says, or unpacks to more than 4 MiB."""
+        if self._body is None:
+            gzipped = self._message.system_properties.body_encoding == v2.GZIP
+            self._body = _gunzip(self._message.body) if gzipped else self._message.body
+        return self._body
+
+    @property
+    def message_id(self) -> str:
+        return self._message.system_properties.message_id
+
+    @property
+    def tag(self) -> str | None:
+        system = self._message.system_properties
+        return system.tag if system.HasField("tag") else None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self._message.system_properties.keys)
+
+    @property
+    def properties(self) -> dict[str, str]:
+        return dict(self._message.user_properties)
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery of this message to the group it is, from 1."""
+        return max(1, self._message.system_properties.delivery_attempt)
+
+    @property
+    def offset(self) -> int:
+        """The position in its queue."""
+        return self._message.system_properties.queue_offset
+
+    @property
+    def born_at(self) -> datetime:
+        """When the producer made it, by the producer's clock."""
+        return _datetime(self._message.system_properties.born_timestamp)
+
+    @property
+    def stored_at(self) -> datetime | None:
+        """When the broker stored it, by the broker's clock."""
+        system = self._message.system_properties
+        return _datetime(system.store_timestamp) if system.HasField("store_timestamp") else None
+
+    @property
+    def born_host(self) -> str:
+        return self._message.system_properties.born_host
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the body as it was transferred."""
+        return len(self._message.body)
+
+    @property
+    def dead_letter_of(self) -> tuple[str, str] | None:
+        """For a message of a dead-letter topic, the topic and message id it had before."""
+        system = self._message.system_properties
+        if not system.HasField("dead_letter_queue"):
+            return None
+        return system.dead_letter_queue.topic, system.dead_letter_queue.message_id
+
+    def __repr__(self) -> str:
+        return (
+            f"ReceivedMessage(topic={self.topic!r}, message_id={self.message_id!r}, broker={self.broker!r},"
+            f" queue_id={self.queue_id}, offset={self.offset}, attempt={self.attempt}, size_bytes={self.size_bytes})"
+        )
+
+
+def to_protobuf(message: Message, message_id: str, born: Timestamp) -> v2.Message:
+    """The message as it is sent; the queue is set later, for each attempt."""
+    return v2.Message(
+        topic=v2.Resource(name=message.topic),
+        user_properties=message.properties,
+        system_properties=v2.SystemProperties(
+            tag=message.tag,
+            keys=message.keys,
+            message_id=message_id,
+            # MD5 is the one digest that all official consumers read the same way; some stumble over none.
+            body_digest=v2.Digest(
+                type=v2.MD5, checksum=hashlib.md5(message.body, usedforsecurity=False).hexdigest().upper()
+            ),
+            body_encoding=v2.IDENTITY,
+            message_type=v2.NORMAL,
+            born_timestamp=born,
+            born_host=_HOST,
+        ),
+        body=message.body,
+    )
+
+
+def _body_fault(body: object) -> str | None:
+    if not isinstance(body, bytes):
+        return f"the body is {type(body).__name__}, not bytes"
+    if not body:
+        return "the body is empty"
+    if len(body) > MAX_BODY_BYTES:
+        return f"the body has {len(body)} bytes; at most {MAX_BODY_BYTES} are allowed"
+    return None
+
+
+def _tag_fault(tag: str | None) -> str | None:
+    if tag is None:
+        return None
+    if not tag.strip():
+        return "the tag is blank"
+    if "|" in tag:
+        return f"the tag {tag!r} has a '|', which separates tags in filters"
+    return None if tag.isprintable() else f"the tag {tag!r} has a control character"
+
+
+def _keys_fault(keys: Sequence[str]) -> str | None:
+    if isinstance(keys, str):
+        return f"keys is one string, not a sequence of strings: [{keys!r}] would be right"
+    return next((f"the key {key!r} is blank" for key in keys if not key.strip()), None)
+
+
+def _properties_fault(properties: Mapping[str, str]) -> str | None:
+    return "a property has an empty name" if "" in properties else None
+
+
+def _gunzip(packed: bytes) -> bytes:
+    unpack = zlib.decompressobj(_GZIP_WBITS)
+    try:
+        body = unpack.decompress(packed, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise CorruptMessage(f"the body is no gzip: {error}") from None
+    if len(body) > MAX_BODY_BYTES:
+        raise CorruptMessage(f"the body unpacks to more than {MAX_BODY_BYTES} bytes")
+    if not unpack.eof:
+        raise CorruptMessage("the gzip of the body is cut off")
+    return body
+
+
+def _datetime(stamp: Timestamp) -> datetime:
+    return datetime.fromtimestamp(stamp.seconds + stamp.nanos / 1e9, UTC)

@@ -1,0 +1,100 @@
+"""Message ids: the producer's own, and the broker's offset message id.
+
+A producer's id has the layout of RocketMQ 5, 17 bytes as 34 upper-case hex digits:
+
+    01                 version
+    node      6 bytes  random for each process, with the multicast bit set, as RFC 9562 has it for made-up node ids
+    process   2 bytes  the low half of the process id
+    seconds   4 bytes  since 2021-01-01T00:00:00Z
+    sequence  4 bytes  counts up, from a random start
+
+The node is not the host's hardware address, as elsewhere: containers on different hosts share theirs, and their process
+id is 1 on each. 47 random bits keep them apart, and a forked child draws its own.
+
+An offset message id says where the broker stored the message: `<broker name>@<log position in hex>.<index in hex>`,
+as in `broker-a@1f40.3`, the fourth message of what lies at 0x1f40 of that broker's log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kourou.errors import InvalidArgument
+
+POSITIONS_KEY = "x-kourou-log-positions"
+"""The trailing metadata of SendMessage: "position.index" in decimal for each entry, separated by commas."""
+
+_VERSION = "01"
+_EPOCH_S = 1_609_459_200  # 2021-01-01T00:00:00Z
+_MULTICAST = 1 << 40
+_OFFSET_ID = re.compile(r"(?P<broker>[^@\s]+)@(?P<position>[0-9a-f]+)\.(?P<index>[0-9a-f]+)\Z")
+
+
+class _Process:
+    """What is drawn anew for each process."""
+
+    def __init__(self) -> None:
+        node = secrets.randbits(48) | _MULTICAST
+        self.prefix = f"{_VERSION}{node:012X}{os.getpid() & 0xFFFF:04X}"
+        self.sequence = itertools.count(secrets.randbits(32))
+
+
+_process = _Process()
+
+
+def _after_fork() -> None:
+    global _process
+    _process = _Process()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def new_message_id() -> str:
+    """34 upper-case hex digits, unique over processes and hosts; may be called from any thread."""
+    process = _process
+    seconds = int(time.time()) - _EPOCH_S
+    return f"{process.prefix}{seconds & 0xFFFFFFFF:08X}{next(process.sequence) & 0xFFFFFFFF:08X}"
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetMessageId:
+    """Where a broker stored a message."""
+
+    broker: str
+    position: int
+    """Byte position in the broker's log."""
+    index: int
+    """Which message of what lies there, from 0."""
+
+    def __str__(self) -> str:
+        return f"{self.broker}@{self.position:x}.{self.index:x}"
+
+    @classmethod
+    def parse(cls, text: str) -> OffsetMessageId:
+        """Raises InvalidArgument."""
+        match = _OFFSET_ID.match(text)
+        if match is None:
+            raise InvalidArgument(f"{text!r} is no offset message id: <broker>@<position in hex>.<index in hex>")
+        return cls(match["broker"], int(match["position"], 16), int(match["index"], 16))
+
+
+def offset_message_ids(broker: str, trailing: Mapping[str, str | bytes], count: int) -> list[str | None]:
+    """The ids of the `count` entries of one SendMessage reply; None for each where the broker sends no positions,
+    as RocketMQ's does not."""
+    header = trailing.get(POSITIONS_KEY)
+    if not isinstance(header, str):
+        return [None] * count
+    try:
+        pairs = [tuple(map(int, entry.split("."))) for entry in header.split(",")]
+        ids: list[str | None] = [str(OffsetMessageId(broker, position, index)) for position, index in pairs]
+    except ValueError:
+        return [None] * count
+    return ids if len(ids) == count else [None] * count
