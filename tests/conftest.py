@@ -1,0 +1,17 @@
+"""What holds for all tests."""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# Their tests start real processes and measure real time: on few cores they run one after the other, on one of
+# xdist's workers, while the others do the rest.
+WITH_PROCESSES = [TESTS / "cluster", TESTS / "compat"]
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in WITH_PROCESSES):
+            item.add_marker(pytest.mark.xdist_group("processes"))
