@@ -10,8 +10,6 @@ TESTS = Path(__file__).parent
 WITH_PROCESSES = [TESTS / "cluster", TESTS / "compat"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if any(item.path.is_relative_to(folder) for folder in WITH_PROCESSES):
-            item.add_marker(pytest.mark.xdist_group("processes"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if any(item.path.is_relative_to(folder) for folder in WITH_PROCESSES):
+        item.add_marker(pytest.mark.xdist_group("processes"))
