@@ -1,0 +1,175 @@
+"""Topics, groups and the broker's own permission: kept in the log, changed by version."""
+
+from collections.abc import Callable
+
+from kourou.names import dead_letter_topic, group_fault, namespace_fault, topic_fault
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.google.protobuf import duration_pb2
+from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.operations.errors import group_not_found, topic_not_found
+from kourou_service.refusal import Refused
+from kourou_broker.operations.journal import Journal
+from kourou_broker.state import State, records
+from kourou_broker.state.definitions import Group, Name, Topic, name_of
+from kourou_service.clock import Clock
+
+MAX_QUEUES = 1024
+MAX_TOPICS = 100_000
+MAX_GROUPS = 100_000
+MAX_ATTEMPTS = 1000
+DEFAULT_MAX_ATTEMPTS = 16
+
+
+def default_retry(max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> definition_pb2.RetryPolicy:
+    """The classic steps from 10 s to 2 h; the last one repeats."""
+    steps_s = (10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200)
+    return definition_pb2.RetryPolicy(
+        max_attempts=max_attempts,
+        customized_backoff=definition_pb2.CustomizedBackoff(next=[duration_pb2.Duration(seconds=s) for s in steps_s]),
+    )
+
+
+class Definitions:
+    def __init__(self, state: State, journal: Journal, clock: Clock, *, auto_create_groups: bool) -> None:
+        self._state = state
+        self._journal = journal
+        self._clock = clock
+        self._auto_create_groups = auto_create_groups
+        self.on_topic: Callable[[Name], None] = lambda _name: None
+        """Called when a topic is new, changed or deleted, or (with the empty name) the broker's permission is."""
+        self.on_group: Callable[[Name], None] = lambda _name: None
+
+    def topic(self, resource: definition_pb2.Resource) -> Topic:
+        """The topic that a request names. Raises Refused."""
+        name = Name(resource.resource_namespace, resource.name)
+        topic = self._state.topics.get(name)
+        if topic is None:
+            if fault := topic_fault(name.name) or namespace_fault(name.namespace):
+                raise Refused(definition_pb2.ILLEGAL_TOPIC, fault)
+            raise topic_not_found(name)
+        return topic
+
+    def group(self, resource: definition_pb2.Resource) -> Group:
+        """The consumer group that a request names, made now if that is the setting. Raises Refused."""
+        name = Name(resource.resource_namespace, resource.name)
+        group = self._state.groups.get(name)
+        if group is not None:
+            return group
+        if fault := group_fault(name.name) or namespace_fault(name.namespace):
+            raise Refused(definition_pb2.ILLEGAL_CONSUMER_GROUP, fault)
+        if not self._auto_create_groups:
+            raise group_not_found(name)
+        self.put_group(
+            record_pb2.Group(
+                name=name.resource(),
+                order=record_pb2.ORDER_CONCURRENT,
+                assignment=record_pb2.ASSIGNMENT_EXCLUSIVE,
+                retry=default_retry(),
+                version=self._clock.now_ms(),
+            )
+        )
+        return self._state.groups[name]
+
+    def dead_letter_topic(self, group: Group) -> Topic:
+        """Where the group's dead letters go; made when the first one comes."""
+        name = Name(group.name.namespace, dead_letter_topic(group.name.name))
+        if name not in self._state.topics:
+            self.put_topic(
+                record_pb2.Topic(
+                    name=name.resource(),
+                    type=definition_pb2.NORMAL,
+                    queues=1,
+                    permission=definition_pb2.READ_WRITE,
+                    version=self._clock.now_ms(),
+                )
+            )
+        return self._state.topics[name]
+
+    def put_topic(self, definition: record_pb2.Topic) -> record_pb2.Topic:
+        """Stores the definition or tombstone if its version is the highest; -> the one that holds now."""
+        name = name_of(definition.name)
+        known = self._state.topics.get(name)
+        current = known.definition if known is not None else self._state.topic_tombstones.get(name)
+        if current is not None and current.version >= definition.version:
+            return current
+        stored = record_pb2.Topic()
+        stored.CopyFrom(definition)
+        if not stored.deleted:
+            self._check_topic(stored, known)
+        stored.id = known.id if known is not None else self._state.next_topic_id
+        stored.changed_ms = self._clock.now_ms()
+        self._journal.emit(records.topic(stored))
+        self.on_topic(name)
+        return stored
+
+    def _check_topic(self, definition: record_pb2.Topic, known: Topic | None) -> None:
+        fault = topic_fault(definition.name.name) or namespace_fault(definition.name.resource_namespace)
+        if fault:
+            raise Refused(definition_pb2.ILLEGAL_TOPIC, fault)
+        if definition.type != definition_pb2.NORMAL:
+            raise Refused(definition_pb2.UNSUPPORTED, "only topics of type NORMAL are supported yet")
+        if not 1 <= definition.queues <= MAX_QUEUES:
+            raise Refused(definition_pb2.BAD_REQUEST, f"a topic has 1 to {MAX_QUEUES} queues, not {definition.queues}")
+        if known is not None and definition.queues < len(known.queues):
+            raise Refused(definition_pb2.BAD_REQUEST, f"topic {known.name} has {len(known.queues)} queues: not fewer")
+        if definition.permission not in _PERMISSIONS:
+            raise Refused(definition_pb2.BAD_REQUEST, f"unknown permission {definition.permission}")
+        if known is None and len(self._state.topics) >= MAX_TOPICS:
+            raise Refused(definition_pb2.TOO_MANY_REQUESTS, f"the broker holds {MAX_TOPICS} topics, its limit")
+
+    def put_group(self, definition: record_pb2.Group) -> record_pb2.Group:
+        """Stores the definition or tombstone if its version is the highest; -> the one that holds now."""
+        name = name_of(definition.name)
+        known = self._state.groups.get(name)
+        current = known.definition if known is not None else self._state.group_tombstones.get(name)
+        if current is not None and current.version >= definition.version:
+            return current
+        stored = record_pb2.Group()
+        stored.CopyFrom(definition)
+        if not stored.deleted:
+            self._check_group(stored, known)
+        stored.id = known.id if known is not None else self._state.next_group_id
+        stored.changed_ms = self._clock.now_ms()
+        self._journal.emit(records.group(stored))
+        self.on_group(name)
+        return stored
+
+    def _check_group(self, definition: record_pb2.Group, known: Group | None) -> None:
+        fault = group_fault(definition.name.name) or namespace_fault(definition.name.resource_namespace)
+        if fault:
+            raise Refused(definition_pb2.ILLEGAL_CONSUMER_GROUP, fault)
+        if not definition.retry.max_attempts:
+            definition.retry.max_attempts = DEFAULT_MAX_ATTEMPTS
+        if not 1 <= definition.retry.max_attempts <= MAX_ATTEMPTS:
+            raise Refused(definition_pb2.BAD_REQUEST, f"max attempts must be 1 to {MAX_ATTEMPTS}")
+        if definition.retry.WhichOneof("strategy") is None:
+            definition.retry.MergeFrom(default_retry(definition.retry.max_attempts))
+        definition.order = definition.order or record_pb2.ORDER_CONCURRENT
+        definition.assignment = definition.assignment or record_pb2.ASSIGNMENT_EXCLUSIVE
+        if known is None and len(self._state.groups) >= MAX_GROUPS:
+            raise Refused(definition_pb2.TOO_MANY_REQUESTS, f"the broker holds {MAX_GROUPS} groups, its limit")
+
+    def set_permission(self, permission: int) -> None:
+        """What the broker as a whole permits."""
+        if permission not in _PERMISSIONS:
+            raise Refused(definition_pb2.BAD_REQUEST, f"unknown permission {permission}")
+        changed = record_pb2.Broker()
+        changed.CopyFrom(self._state.broker)
+        changed.permission = permission  # type: ignore[assignment]
+        self._journal.emit(records.broker(changed))
+        self.on_topic(Name("", ""))
+
+
+_PERMISSIONS = frozenset(
+    (definition_pb2.NONE, definition_pb2.READ, definition_pb2.WRITE, definition_pb2.READ_WRITE)
+)
+_READABLE = frozenset((definition_pb2.READ, definition_pb2.READ_WRITE))
+_WRITABLE = frozenset((definition_pb2.WRITE, definition_pb2.READ_WRITE))
+
+
+def can_read(permission: int) -> bool:
+    return permission in _READABLE
+
+
+def can_write(permission: int) -> bool:
+    return permission in _WRITABLE

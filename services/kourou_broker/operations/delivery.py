@@ -1,0 +1,207 @@
+"""Receiving: who may have which messages of this broker, and what becomes of them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.operations import receipt
+from kourou_broker.operations.assignment import Assignments
+from kourou_broker.operations.clients import Client
+from kourou_service.refusal import Refused
+from kourou_broker.operations.subscription import Context, Delivery, Poll, Subscription
+from kourou_broker.state import Fate
+from kourou_broker.state.definitions import Group, Name, Topic
+from kourou_broker.state.progress import Progress
+from kourou_broker.state.records import Lease
+
+_NOT_OWNER_WAIT_S = 1.0
+"""Who asks a queue that is not his gets an empty answer after this time: at once, it would ask again at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvisibleTimes:
+    """Bounds of the time for which a message is lent, milliseconds."""
+
+    default_ms: int = 60_000
+    min_ms: int = 1_000
+    max_ms: int = 12 * 3_600_000
+
+
+class Deliveries:
+    def __init__(self, context: Context, assignments: Assignments, times: InvisibleTimes) -> None:
+        self._context = context
+        self._assignments = assignments
+        self._times = times
+        self._by_topic: dict[int, dict[int, Subscription]] = {}
+        self._owners: dict[tuple[int, int], dict[int, str] | None] = {}
+        context.journal.on_messages = self._on_messages
+
+    async def receive(self, group: Group, topic: Topic, client: Client, poll: Poll, wait_s: float) -> list[Delivery]:
+        """Up to batch_size messages; empty when none came within wait_s."""
+        if poll.queue is not None and poll.queue >= len(topic.queues):
+            raise Refused(
+                definition_pb2.BAD_REQUEST, f"topic {topic.name} has no queue {poll.queue} on this broker"
+            )
+        subscription = self._subscription(group, topic)
+        owners = self._owners_of(group, topic)
+        if owners is None or not client.is_push_consumer:
+            poll.queue = None
+        elif poll.queue is None or owners.get(poll.queue) != client.id:
+            await asyncio.sleep(min(wait_s, _NOT_OWNER_WAIT_S))
+            return []
+        subscription.park(poll)
+        timer = asyncio.get_running_loop().call_later(wait_s, poll.end, [])
+        try:
+            return await poll.answer
+        finally:
+            timer.cancel()
+            subscription.leave(poll)
+            poll.answer.cancel()
+
+    def invisible_ms(self, asked_ms: int | None) -> int:
+        """How long a received message is lent. Raises Refused for a time over the maximum or below zero."""
+        if asked_ms is None:
+            return self._times.default_ms
+        if not 0 < asked_ms <= self._times.max_ms:
+            raise Refused(
+                definition_pb2.ILLEGAL_INVISIBLE_TIME,
+                f"the invisible time must be over 0 and at most {self._times.max_ms} ms, not {asked_ms} ms",
+            )
+        return max(asked_ms, self._times.min_ms)
+
+    def held(self, group: Group, topic: Topic, handle: str) -> tuple[Progress, int, Lease]:
+        """What a receipt handle stands for. Raises Refused when it is foreign or has expired."""
+        return receipt.resolve(self._context.state, handle, group.id, topic.id)
+
+    def acknowledge(self, progress: Progress, offset: int) -> None:
+        """Settles a message; wait for the journal before the answer."""
+        full = len(progress.pending) >= self._context.max_pending
+        self._context.journal.settle(progress, [offset], Fate.CONSUMED)
+        if full:
+            self._context.journal.when_durable(lambda: self._wake(progress.topic, progress.group))
+
+    def change_invisible(
+        self, group: Group, topic: Topic, handle: str, asked_ms: int | None, *, suspend: bool
+    ) -> tuple[str, int]:
+        """Lends a held message anew, from now; with suspend its attempt will not count. -> the new handle, ms."""
+        if asked_ms is not None and not 0 <= asked_ms <= self._times.max_ms:
+            raise Refused(
+                definition_pb2.ILLEGAL_INVISIBLE_TIME,
+                f"the invisible time must be 0 to {self._times.max_ms} ms, not {asked_ms} ms",
+            )
+        progress, offset, lease = self.held(group, topic, handle)
+        invisible_ms = backoff_ms(group, lease.attempt) if asked_ms is None else asked_ms
+        context = self._context
+        renewed = Lease(
+            context.numbers.incarnation,
+            context.numbers.next(),
+            context.clock.now_ms() + invisible_ms,
+            lease.attempt - 1 if suspend else lease.attempt,
+            False,
+            lease.client_id,
+            [offset],
+        )
+        subscription = self._subscription(group, topic)
+        subscription.grant(topic.queues[progress.queue], renewed, (), progress.high)
+        subscription.wake()
+        return receipt.encode((group.id, topic.id, progress.queue), offset, renewed), invisible_ms
+
+    async def bury(self, group: Group, topic: Topic, handle: str) -> None:
+        """Moves a held message to the group's dead-letter topic."""
+        progress, offset, lease = self.held(group, topic, handle)
+        message = await self._context.reader.message(topic.queues[progress.queue], offset)
+        if message is None or progress.pending.get(offset) is not lease:
+            raise Refused(definition_pb2.INVALID_RECEIPT_HANDLE, "the receipt handle has expired")
+        self._context.dead_letters.move(group, topic, progress, message)
+        await self._context.journal.durable()
+
+    def members_changed(self, name: Name) -> None:
+        """The group's members or their subscriptions changed: polls of queues that moved end now."""
+        group = self._context.state.groups.get(name)
+        if group is not None:
+            self._reassign(lambda key: key[0] == group.id)
+
+    def route_changed(self, name: Name) -> None:
+        """The topic's queues in the cluster changed."""
+        topic = self._context.state.topics.get(name)
+        if topic is not None:
+            self._reassign(lambda key: key[1] == topic.id)
+
+    def client_gone(self, client: Client) -> None:
+        for subscription in self._all():
+            if subscription.group.name == client.group:
+                subscription.return_leases(client.id)
+
+    def offsets_set(self, group: Group, topic: Topic) -> None:
+        self._wake(topic.id, group.id)
+
+    def forget_deleted(self) -> None:
+        """Ends what waits for topics and groups that are no more."""
+        state = self._context.state
+        for subscription in list(self._all()):
+            topic, group = subscription.topic, subscription.group
+            if state.topics_by_id.get(topic.id) is not topic or state.groups_by_id.get(group.id) is not group:
+                subscription.close()
+                del self._by_topic[topic.id][group.id]
+                self._owners.pop((group.id, topic.id), None)
+
+    def close(self) -> None:
+        for subscription in self._all():
+            subscription.close()
+
+    def owner(self, group: Group, topic: Topic, queue: int) -> str:
+        """The member that a queue of this broker belongs to; empty when the group shares or nobody has it."""
+        owners = self._owners_of(group, topic)
+        return "" if owners is None else owners.get(queue, "")
+
+    def _owners_of(self, group: Group, topic: Topic) -> dict[int, str] | None:
+        key = (group.id, topic.id)
+        if key not in self._owners:
+            self._owners[key] = self._assignments.owners(group, topic)
+        return self._owners[key]
+
+    def _reassign(self, concerned: Callable[[tuple[int, int]], bool]) -> None:
+        """concerned is asked with (group id, topic id)."""
+        for key in [key for key in self._owners if concerned(key)]:
+            del self._owners[key]
+        for subscription in self._all():
+            group, topic = subscription.group, subscription.topic
+            if concerned((group.id, topic.id)):
+                owners = self._owners_of(group, topic)
+                if owners is not None:
+                    subscription.end_polls(lambda poll, owners=owners: not _owns(owners, poll))
+
+    def _all(self) -> Sequence[Subscription]:
+        return [subscription for groups in self._by_topic.values() for subscription in groups.values()]
+
+    def _subscription(self, group: Group, topic: Topic) -> Subscription:
+        groups = self._by_topic.setdefault(topic.id, {})
+        subscription = groups.get(group.id)
+        if subscription is None:
+            subscription = groups[group.id] = Subscription(self._context, group, topic)
+        return subscription
+
+    def _on_messages(self, topic_id: int) -> None:
+        for subscription in self._by_topic.get(topic_id, {}).values():
+            subscription.wake()
+
+    def _wake(self, topic_id: int, group_id: int) -> None:
+        subscription = self._by_topic.get(topic_id, {}).get(group_id)
+        if subscription is not None:
+            subscription.wake()
+
+
+def _owns(owners: dict[int, str], poll: Poll) -> bool:
+    return poll.queue is not None and owners.get(poll.queue) == poll.client_id
+
+
+def backoff_ms(group: Group, attempt: int) -> int:
+    """The group's wait before the attempt after this one."""
+    retry = group.definition.retry
+    if retry.HasField("exponential_backoff"):
+        policy = retry.exponential_backoff
+        wait_ms = policy.initial.ToMilliseconds() * policy.multiplier ** (attempt - 1)
+        return int(min(wait_ms, policy.max.ToMilliseconds()))
+    steps = retry.customized_backoff.next
+    return steps[min(attempt, len(steps)) - 1].ToMilliseconds() if steps else 0

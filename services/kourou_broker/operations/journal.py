@@ -1,0 +1,206 @@
+"""From operations to the log: what meets in one turn of the loop becomes one frame.
+
+Records take effect on the state when they are emitted, so that the next operation of the same turn sees them; messages
+and acks are gathered and emitted when the turn ends, one section for each topic or progress, since sections are what
+later costs. Whoever must not answer before the disk has it asks for a callback.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.log.log import Log
+from kourou_broker.log.section import Section
+from kourou_broker.operations.errors import topic_not_found
+from kourou_service.refusal import Refused
+from kourou_broker.state import Fate, Kind, State, records
+from kourou_broker.state.definitions import Queue, Topic
+from kourou_broker.state.progress import Progress
+from kourou_service.clock import Clock
+
+
+class Stored(NamedTuple):
+    """Where messages of one call were put: consecutive offsets of a queue, consecutive places of a section."""
+
+    queue: int
+    base: int
+    position: int
+    index: int
+
+
+OnStored = Callable[[Stored | Refused], None]
+
+
+class _Gathered:
+    """What one topic receives in this turn."""
+
+    __slots__ = ("bodies", "callbacks", "queue", "rows", "type")
+
+    def __init__(self, queue: Queue, type_: int) -> None:
+        self.queue = queue
+        self.type = type_
+        self.rows: list[bytes] = []
+        self.bodies: list[bytes] = []
+        self.callbacks: list[tuple[int, OnStored]] = []
+
+
+class _Waiting(NamedTuple):
+    """What happens when the disk has a frame."""
+
+    end: int
+    stored: list[tuple[OnStored, Stored]]
+    callbacks: list[Callable[[], None]]
+    topics: list[int]
+
+
+class Journal:
+    def __init__(self, state: State, log: Log, clock: Clock, *, max_waiting_bytes: int) -> None:
+        self._state = state
+        self._log = log
+        self._clock = clock
+        self._max_waiting_bytes = max_waiting_bytes
+        self._loop = asyncio.get_running_loop()
+        self._sealing = False
+        self._sections: list[Section] = []
+        self._gathered: dict[tuple[int, int], _Gathered] = {}
+        self._gathered_bytes = 0
+        self._acks: dict[tuple[Progress, Fate], list[int]] = {}
+        self._callbacks: list[Callable[[], None]] = []
+        self._waiting: deque[_Waiting] = deque()
+        self._rotation: dict[int, int] = {}
+        self.on_messages: Callable[[int], None] = lambda _topic_id: None
+        """Called with the id of each topic whose new messages can be delivered now."""
+        log.on_durable = self._durable
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the disk does not have yet."""
+        return self._log.pending_bytes + self._gathered_bytes
+
+    def emit(self, section: Section) -> None:
+        """Records something; it holds from now on, and survives a crash when the turn's frame is on the disk."""
+        self._record(section)
+        self._seal_soon()
+
+    def carry(self, section: Section) -> None:
+        """Records a CARRY section, which takes effect at the end of the turn: it has no position before."""
+        self._sections.append(section)
+        self._seal_soon()
+
+    def store(self, topic: Topic, type_: int, rows: list[bytes], bodies: list[bytes], on_stored: OnStored) -> None:
+        """Adds messages to a queue of the broker's choice; on_stored is called when they are durable.
+
+        Raises Refused when messages cannot be taken now; then none is.
+        """
+        size = sum(map(len, bodies))
+        self._admit(size)
+        gathered = self._gathered.get((topic.id, type_))
+        if gathered is None:
+            turn = self._rotation.get(topic.id, -1) + 1
+            self._rotation[topic.id] = turn
+            gathered = self._gathered[topic.id, type_] = _Gathered(topic.queues[turn % len(topic.queues)], type_)
+        gathered.callbacks.append((len(gathered.rows), on_stored))
+        gathered.rows += rows
+        gathered.bodies += bodies
+        self._gathered_bytes += size
+        self._seal_soon()
+
+    def settle(self, progress: Progress, offsets: list[int], fate: Fate) -> None:
+        """Settles messages for a group; it takes effect at the end of the turn."""
+        self._acks.setdefault((progress, fate), []).extend(offsets)
+        self._seal_soon()
+
+    def when_durable(self, callback: Callable[[], None]) -> None:
+        """Calls back when all that was recorded up to now is on the disk."""
+        self._callbacks.append(callback)
+        self._seal_soon()
+
+    async def durable(self) -> None:
+        """Returns when all that was recorded up to now is on the disk."""
+        done = self._loop.create_future()
+        self.when_durable(lambda: done.done() or done.set_result(None))
+        await done
+
+    def _admit(self, size: int) -> None:
+        if not self._log.writable_messages:
+            raise Refused(
+                definition_pb2.INTERNAL_SERVER_ERROR,
+                "the broker's disk is nearly full: new messages are refused until space is free again",
+            )
+        if self.waiting_bytes + size > self._max_waiting_bytes and self.waiting_bytes:
+            raise Refused(
+                definition_pb2.TOO_MANY_REQUESTS,
+                f"{self.waiting_bytes} bytes wait for the disk, at most {self._max_waiting_bytes} may: send more slowly",
+            )
+
+    def _record(self, section: Section) -> None:
+        self._state.apply(section, 0)
+        self._sections.append(section)
+
+    def _seal_soon(self) -> None:
+        if not self._sealing:
+            self._sealing = True
+            self._loop.call_soon(self._seal)
+
+    def _seal(self) -> None:
+        """Ends the turn: everything gathered goes into one frame."""
+        self._sealing = False
+        stored = self._emit_messages()
+        self._emit_acks()
+        sections, self._sections = self._sections, []
+        callbacks, self._callbacks = self._callbacks, []
+        if not sections:
+            # nothing to write, but earlier frames may still be on their way: answers keep their order
+            if self._waiting:
+                self._waiting.append(_Waiting(self._waiting[-1].end, [], callbacks, []))
+            else:
+                for callback in callbacks:
+                    callback()
+            return
+        appended = self._log.append(sections, self._clock.now_ms())
+        placed: list[tuple[OnStored, Stored]] = []
+        topics: list[int] = []
+        for section, position in zip(sections, appended.section_positions, strict=True):
+            if section.kind == Kind.CARRY:
+                self._state.apply(section, position)
+            elif section.kind == Kind.MESSAGES:
+                topics.append(section.topic)
+                for index, on_stored in stored[section.topic, section.queue, section.base]:
+                    placed.append((on_stored, Stored(section.queue, section.base + index, position, index)))
+        self._waiting.append(_Waiting(appended.end, placed, callbacks, topics))
+
+    def _emit_messages(self) -> dict[tuple[int, int, int], list[tuple[int, OnStored]]]:
+        """-> who waits for the messages of a section, by its topic, queue and base."""
+        stored: dict[tuple[int, int, int], list[tuple[int, OnStored]]] = {}
+        for gathered in self._gathered.values():
+            queue = gathered.queue
+            if self._state.topics_by_id.get(queue.topic.id) is not queue.topic:
+                for _index, on_stored in gathered.callbacks:
+                    on_stored(topic_not_found(queue.topic.name))
+                continue
+            section = records.messages(
+                gathered.type, queue.topic.id, queue.id, queue.next_offset, gathered.rows, gathered.bodies
+            )
+            stored[section.topic, section.queue, section.base] = gathered.callbacks
+            self._record(section)
+        self._gathered = {}
+        self._gathered_bytes = 0
+        return stored
+
+    def _emit_acks(self) -> None:
+        for (progress, fate), offsets in self._acks.items():
+            self._record(records.ack(progress.group, progress.topic, progress.queue, offsets, fate))
+        self._acks = {}
+
+    def _durable(self, position: int) -> None:
+        waiting = self._waiting
+        while waiting and waiting[0].end <= position:
+            frame = waiting.popleft()
+            for on_stored, where in frame.stored:
+                on_stored(where)
+            for callback in frame.callbacks:
+                callback()
+            for topic in frame.topics:
+                self.on_messages(topic)

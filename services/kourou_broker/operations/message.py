@@ -1,0 +1,175 @@
+"""What a legal message is, and the form in which it is stored.
+
+A message is checked once, at arrival, with the C parser, and split there: its bytes without system_properties, then
+these by themselves. To deliver it the broker appends the delivery's own fields to the latter and puts both together
+again, so a body is never parsed or encoded a second time.
+"""
+
+import hashlib
+import zlib
+from typing import NamedTuple
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_service.refusal import Refused
+from kourou_broker.state.records import MESSAGE_ROW
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_PROPERTIES_BYTES = 64 * 1024
+MAX_PROPERTIES = 128
+MAX_NAME_BYTES = 1024
+"""Of a key, a tag, a property's name or a message id."""
+
+_RESERVED_PREFIX = "__"
+_RESERVED_PROPERTIES = frozenset(
+    "KEYS TAGS WAIT DELAY RETRY_TOPIC REAL_TOPIC REAL_QID TRAN_MSG PGROUP MIN_OFFSET MAX_OFFSET BUYER_ID"
+    " ORIGIN_MESSAGE_ID TRANSFER_FLAG CORRECTION_FLAG MQ2_FLAG RECONSUME_TIME MSG_REGION TRACE_ON UNIQ_KEY"
+    " MAX_RECONSUME_TIMES CONSUME_START_TIME POP_CK INSTANCE_ID TIMER_DELIVER_MS TIMER_DELAY_SEC".split()
+)
+"""Names that RocketMQ keeps for itself: an application that used them could not move back."""
+_DELIVERY_FIELDS = (
+    "receipt_handle",
+    "queue_id",
+    "queue_offset",
+    "invisible_duration",
+    "delivery_attempt",
+    "store_timestamp",
+    "store_host",
+    "dead_letter_queue",
+)
+_LATER_TYPES = {
+    definition_pb2.FIFO: "FIFO",
+    definition_pb2.DELAY: "DELAY",
+    definition_pb2.TRANSACTION: "TRANSACTION",
+    definition_pb2.LITE: "LITE",
+    definition_pb2.PRIORITY: "PRIORITY",
+}
+_SYSTEM_PROPERTIES_TAG = b"\x1a"  # field 3 of Message, length-delimited
+
+
+class Split(NamedTuple):
+    """A message as it is stored: its row in the section's table, and its bytes."""
+
+    row: bytes
+    body: bytes
+
+
+def tag_hash(tag: str) -> int:
+    """Never zero: zero says that there is no tag."""
+    return zlib.crc32(tag.encode()) or 1
+
+
+def check(message: definition_pb2.Message) -> None:
+    """Raises Refused with the API's code for what is wrong with the message."""
+    system = message.system_properties
+    if not message.body:
+        raise Refused(definition_pb2.MESSAGE_BODY_EMPTY, "the message body is empty")
+    if len(message.body) > MAX_BODY_BYTES:
+        raise Refused(
+            definition_pb2.MESSAGE_BODY_TOO_LARGE,
+            f"the message body has {len(message.body)} bytes, at most {MAX_BODY_BYTES} are allowed",
+        )
+    _check_id(system.message_id)
+    if system.HasField("tag"):
+        _check_tag(system.tag)
+    for key in system.keys:
+        if not key.strip() or len(key) > MAX_NAME_BYTES:
+            raise Refused(definition_pb2.ILLEGAL_MESSAGE_KEY, f"a message key is blank or over {MAX_NAME_BYTES} long")
+    if message.user_properties:
+        _check_properties(message)
+    if system.body_encoding not in (
+        definition_pb2.ENCODING_UNSPECIFIED,
+        definition_pb2.IDENTITY,
+        definition_pb2.GZIP,
+    ):
+        raise Refused(definition_pb2.BAD_REQUEST, f"unknown body encoding {system.body_encoding}")
+    _check_type(system)
+
+
+def _check_id(message_id: str) -> None:
+    if not message_id.strip() or len(message_id) > MAX_NAME_BYTES:
+        raise Refused(definition_pb2.ILLEGAL_MESSAGE_ID, f"the message id is blank or over {MAX_NAME_BYTES} long")
+
+
+def _check_tag(tag: str) -> None:
+    if not tag.strip() or "|" in tag or len(tag) > MAX_NAME_BYTES:
+        raise Refused(
+            definition_pb2.ILLEGAL_MESSAGE_TAG, f"a tag must not be blank, hold '|' or be over {MAX_NAME_BYTES} long"
+        )
+
+
+def _check_properties(message: definition_pb2.Message) -> None:
+    properties = message.user_properties
+    if len(properties) > MAX_PROPERTIES:
+        raise Refused(
+            definition_pb2.MESSAGE_PROPERTIES_TOO_LARGE,
+            f"{len(properties)} user properties, at most {MAX_PROPERTIES} are allowed",
+        )
+    size = 0
+    for name, value in properties.items():
+        if not name.strip() or _reserved(name) or len(name) > MAX_NAME_BYTES:
+            raise Refused(
+                definition_pb2.ILLEGAL_MESSAGE_PROPERTY_KEY,
+                f"property name {name[:64]!r} is blank, too long or reserved",
+            )
+        size += len(name.encode()) + len(value.encode())
+    if size > MAX_PROPERTIES_BYTES:
+        raise Refused(
+            definition_pb2.MESSAGE_PROPERTIES_TOO_LARGE,
+            f"the user properties have {size} bytes, at most {MAX_PROPERTIES_BYTES} are allowed",
+        )
+
+
+def _reserved(name: str) -> bool:
+    return name.startswith(_RESERVED_PREFIX) or name in _RESERVED_PROPERTIES
+
+
+def _check_type(system: definition_pb2.SystemProperties) -> None:
+    type_ = system.message_type
+    if type_ in (definition_pb2.MESSAGE_TYPE_UNSPECIFIED, definition_pb2.NORMAL):
+        for field in ("message_group", "delivery_timestamp", "lite_topic", "priority"):
+            if system.HasField(field):  # type: ignore[arg-type]
+                raise Refused(
+                    definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, f"a NORMAL message cannot have a {field}"
+                )
+    elif type_ in _LATER_TYPES:
+        raise Refused(
+            definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
+            f"messages of type {_LATER_TYPES[type_]} are not supported yet, and no topic takes them: send NORMAL ones",
+        )
+    else:
+        raise Refused(definition_pb2.BAD_REQUEST, f"unknown message type {type_}")
+
+
+def split(message: definition_pb2.Message, now_ms: int) -> Split:
+    """The stored form of a checked message; the message is used up."""
+    system = message.system_properties
+    for field in _DELIVERY_FIELDS:
+        system.ClearField(field)  # type: ignore[arg-type]
+    if not system.message_type:
+        system.message_type = definition_pb2.NORMAL
+    if not system.body_encoding:
+        system.body_encoding = definition_pb2.IDENTITY
+    if not system.HasField("born_timestamp"):
+        system.born_timestamp.FromMilliseconds(now_ms)
+    if not system.body_digest.checksum:
+        system.body_digest.type = definition_pb2.MD5
+        system.body_digest.checksum = hashlib.md5(message.body, usedforsecurity=False).hexdigest().upper()
+    hash_ = tag_hash(system.tag) if system.HasField("tag") else 0
+    tail = system.SerializeToString()
+    message.ClearField("system_properties")
+    head = message.SerializeToString()
+    return Split(MESSAGE_ROW.pack(len(head), len(tail), hash_), head + tail)
+
+
+def join(head: bytes, tail: bytes) -> bytes:
+    """The wire form of a Message from its two parts; tail may have had fields appended."""
+    return b"".join((head, _SYSTEM_PROPERTIES_TAG, varint(len(tail)), tail))
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,81 @@
+"""Reading a queue by offset, without leases: for consumers that keep their progress themselves."""
+
+import asyncio
+from typing import NamedTuple
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_service.refusal import Refused
+from kourou_broker.operations.section_reader import SectionReader, StoredMessage
+from kourou_broker.operations.subscription import MAX_BATCH_BYTES
+from kourou_broker.operations.tag_filter import TagFilter
+from kourou_broker.state.definitions import Queue
+
+_SECTIONS_A_SLICE = 16
+
+
+class Pulled(NamedTuple):
+    messages: list[StoredMessage]
+    next_offset: int
+    """Where to go on: past what the filter left out."""
+
+
+class Pulling:
+    def __init__(self, reader: SectionReader) -> None:
+        self._reader = reader
+        self._waiting: dict[int, set[asyncio.Future[None]]] = {}
+
+    async def pull(self, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float) -> Pulled:
+        """Up to batch_size messages from offset on; none when nothing matched within wait_s. Raises Refused."""
+        if not queue.first_offset <= offset <= queue.next_offset:
+            raise Refused(
+                definition_pb2.ILLEGAL_OFFSET,
+                f"offset {offset} is outside of what the queue holds: {queue.first_offset} to {queue.next_offset}",
+            )
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + wait_s
+        while True:
+            pulled = await self._read(queue, offset, batch_size, tags)
+            if pulled.messages or loop.time() >= ends:
+                return pulled
+            offset = pulled.next_offset
+            await self._wait(queue, ends - loop.time())
+
+    def on_messages(self, topic_id: int) -> None:
+        """New messages of the topic can be read."""
+        for waiter in self._waiting.pop(topic_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _wait(self, queue: Queue, wait_s: float) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._waiting.setdefault(queue.topic.id, set())
+        waiters.add(waiter)
+        try:
+            await asyncio.wait_for(waiter, wait_s)
+        except TimeoutError:
+            pass
+        finally:
+            waiters.discard(waiter)
+
+    async def _read(self, queue: Queue, offset: int, batch_size: int, tags: TagFilter) -> Pulled:
+        messages: list[StoredMessage] = []
+        room_bytes = MAX_BATCH_BYTES
+        sections = 0
+        while len(messages) < batch_size and room_bytes > 0:
+            entry = self._reader.find(queue, offset) if offset < queue.next_offset else None
+            if entry is None:
+                break
+            section = self._reader.cached(entry) or await self._reader.read(entry)
+            offset = max(offset, section.base)
+            while offset < section.base + section.count and len(messages) < batch_size and room_bytes > 0:
+                index = offset - section.base
+                offset += 1
+                if tags.may_match(section.tag_hash(index)):
+                    message = section.message(index)
+                    if tags.matches(message):
+                        messages.append(message)
+                        room_bytes -= len(message.head)
+            sections += 1
+            if sections % _SECTIONS_A_SLICE == 0:
+                await asyncio.sleep(0)
+        return Pulled(messages, offset)

@@ -1,0 +1,51 @@
+"""Sending: all messages of a call or none, in consecutive places of one queue."""
+
+from collections.abc import Sequence
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.operations.definitions import Definitions, can_write
+from kourou_service.refusal import Refused
+from kourou_broker.operations.journal import Journal, OnStored
+from kourou_broker.operations.message import check, split
+from kourou_broker.state import State
+from kourou_broker.state.definitions import Topic
+from kourou_service.clock import Clock
+
+MAX_MESSAGES = 4096
+
+
+class Sending:
+    def __init__(self, state: State, definitions: Definitions, journal: Journal, clock: Clock) -> None:
+        self._state = state
+        self._definitions = definitions
+        self._journal = journal
+        self._clock = clock
+        self.refused_reason = ""
+        """Why this broker takes no messages although its permission allows it; empty when it does."""
+
+    def send(self, messages: Sequence[definition_pb2.Message], on_stored: OnStored) -> None:
+        """on_stored is called when all are durable. Raises Refused, and then none is stored. The messages are used up."""
+        if not messages:
+            raise Refused(definition_pb2.BAD_REQUEST, "the request holds no message")
+        if len(messages) > MAX_MESSAGES:
+            raise Refused(definition_pb2.PAYLOAD_TOO_LARGE, f"over {MAX_MESSAGES} messages in one request")
+        resource = messages[0].topic
+        topic = self._definitions.topic(resource)
+        self._check_writable(topic)
+        for message in messages:
+            if message.topic != resource:
+                raise Refused(definition_pb2.BAD_REQUEST, "the messages of one request must have one topic")
+            check(message)
+        now_ms = self._clock.now_ms()
+        parts = [split(message, now_ms) for message in messages]
+        self._journal.store(
+            topic, definition_pb2.NORMAL, [part.row for part in parts], [part.body for part in parts], on_stored
+        )
+
+    def _check_writable(self, topic: Topic) -> None:
+        if self.refused_reason:
+            raise Refused(definition_pb2.FORBIDDEN, f"this broker takes no messages: {self.refused_reason}")
+        if not can_write(self._state.broker.permission):
+            raise Refused(definition_pb2.FORBIDDEN, "this broker's write permission is off: send to another one")
+        if not can_write(topic.permission):
+            raise Refused(definition_pb2.FORBIDDEN, f"topic {topic.name} has no write permission")

@@ -1,0 +1,57 @@
+"""Tag expressions: `*`, or tags with `||` between them."""
+
+from functools import lru_cache
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_service.refusal import Refused
+from kourou_broker.operations.message import tag_hash
+from kourou_broker.operations.section_reader import StoredMessage
+
+MAX_EXPRESSION_LENGTH = 4096
+
+
+class TagFilter:
+    """Compiled once for an expression; the hash in a section's table settles most messages without parsing them."""
+
+    __slots__ = ("_hashes", "_tags", "all")
+
+    def __init__(self, tags: frozenset[str] | None) -> None:
+        self.all = tags is None
+        self._tags = tags or frozenset()
+        self._hashes = frozenset(map(tag_hash, self._tags))
+
+    def may_match(self, hash_: int) -> bool:
+        return self.all or hash_ in self._hashes
+
+    def matches(self, message: StoredMessage) -> bool:
+        if self.all:
+            return True
+        return definition_pb2.SystemProperties.FromString(message.tail).tag in self._tags
+
+
+def compile_filter(expression: definition_pb2.FilterExpression) -> TagFilter:
+    """Raises Refused for what is no tag expression."""
+    if expression.type == definition_pb2.SQL:
+        raise Refused(
+            definition_pb2.ILLEGAL_FILTER_EXPRESSION, "SQL filters are not supported yet: filter by tags, as in 'a || b'"
+        )
+    return _compile(expression.expression)
+
+
+@lru_cache(maxsize=1024)
+def _compile(text: str) -> TagFilter:
+    if len(text) > MAX_EXPRESSION_LENGTH:
+        raise Refused(
+            definition_pb2.ILLEGAL_FILTER_EXPRESSION, f"the expression is over {MAX_EXPRESSION_LENGTH} characters long"
+        )
+    text = text.strip()
+    if text in ("", "*"):
+        return TagFilter(None)
+    tags = [tag.strip() for tag in text.split("||")]
+    for tag in tags:
+        if not tag or "|" in tag or tag == "*":
+            raise Refused(
+                definition_pb2.ILLEGAL_FILTER_EXPRESSION,
+                f"{text!r} is no tag expression: write '*', or tags with '||' between them",
+            )
+    return TagFilter(frozenset(tags))

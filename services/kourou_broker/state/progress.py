@@ -1,0 +1,69 @@
+"""How far one group has come in one queue."""
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+
+from kourou_broker.state.records import Lease
+
+
+class Progress:
+    """A message at an offset is settled, pending (lent, or due to be lent again) or fresh.
+
+    Fresh is all from `high` on; pending what `pending` holds; the rest below `high` is settled. So a slow message holds
+    up nobody, and memory is bounded by what is pending, which the operations limit.
+    """
+
+    __slots__ = ("_order", "group", "high", "pending", "queue", "topic")
+
+    def __init__(self, group: int, topic: int, queue: int, high: int) -> None:
+        self.group = group
+        self.topic = topic
+        self.queue = queue
+        self.high = high
+        self.pending: dict[int, Lease] = {}
+        self._order: list[int] = []  # a heap of the pending offsets; settled ones leave it when they come up
+
+    @property
+    def low(self) -> int:
+        """The lowest offset that is not settled."""
+        order = self._order
+        while order and order[0] not in self.pending:
+            heappop(order)
+        return order[0] if order else self.high
+
+    def lend(self, lease: Lease, high: int) -> None:
+        """Only what is fresh or pending can be lent: what was settled in the same turn stays settled."""
+        for offset in lease.offsets:
+            if offset >= self.high:
+                heappush(self._order, offset)
+            elif offset not in self.pending:
+                continue
+            self.pending[offset] = lease
+        self.high = max(self.high, high)
+
+    def settle(self, offsets: Iterable[int]) -> None:
+        for offset in offsets:
+            self.pending.pop(offset, None)
+
+    def set(self, offset: int) -> None:
+        self.pending.clear()
+        self._order.clear()
+        self.high = offset
+
+    def trim(self, first_offset: int) -> None:
+        """Fresh messages below have expired; pending ones were carried forward."""
+        self.high = max(self.high, first_offset)
+
+    def restore(self, leases: Iterable[Lease]) -> None:
+        for lease in leases:
+            for offset in lease.offsets:
+                self.pending[offset] = lease
+        self._order = list(self.pending)
+        heapify(self._order)
+
+    def leases(self) -> list[tuple[Lease, list[int]]]:
+        """Each lease with the offsets that it still holds."""
+        held: dict[int, tuple[Lease, list[int]]] = {}
+        for offset, lease in self.pending.items():
+            held.setdefault(id(lease), (lease, []))[1].append(offset)
+        return list(held.values())

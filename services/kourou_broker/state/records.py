@@ -1,0 +1,140 @@
+"""The records of the log: one section each, written here and read back here, nowhere else.
+
+A record's section header carries kind, type, topic, queue, base and count; what else it says is in its payload.
+Layouts are little-endian and listed in docs/log-format.md.
+"""
+
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.log.section import Section
+
+
+class Kind(IntEnum):
+    """What a section records. A number is never used again; a reader that meets an unknown one refuses the log."""
+
+    MESSAGES = 1
+    TOPIC = 2
+    GROUP = 3
+    LEASE = 4
+    ACK = 5
+    OFFSET = 6
+    TRIM = 7
+    CARRY = 8
+    BROKER = 9
+    # 16 TIMER_FIRED, 17 TRANSACTION_END, 18 RECALL: kept for delayed and transactional messages, whose MESSAGES
+    # sections are told by their type and do not enter a queue until one of these says so.
+
+
+class Fate(IntEnum):
+    """How a message ended for a group: the type of an ACK section."""
+
+    CONSUMED = 1
+    DEAD_LETTERED = 2
+    EXPIRED = 3
+
+
+MESSAGE_ROW = struct.Struct("<III")
+"""One row of a MESSAGES payload's table: bytes of the message without system_properties, bytes of these, tag hash."""
+
+_LEASE = struct.Struct("<IQQQQIBB")
+_GROUP_OFFSET = struct.Struct("<IQ")
+_GROUP = struct.Struct("<I")
+_TRIM_ROW = struct.Struct("<IIQ")
+_TRIM_HEAD = struct.Struct("<Q")
+_CARRY = struct.Struct("<Q")
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """Some messages of a queue lent to one client of a group until a deadline. Compared by identity."""
+
+    incarnation: int
+    number: int
+    deadline_ms: int
+    attempt: int
+    auto_renew: bool
+    client_id: str
+    offsets: Sequence[int]
+
+
+def messages(type_: int, topic: int, queue: int, base: int, rows: Sequence[bytes], bodies: Sequence[bytes]) -> Section:
+    """Messages entering a queue at offset base. rows are MESSAGE_ROWs, bodies what they measure, in the same order."""
+    return Section(Kind.MESSAGES, type_, topic, queue, base, len(rows), b"".join((*rows, *bodies)))
+
+
+def topic(definition: record_pb2.Topic) -> Section:
+    return Section(Kind.TOPIC, 0, definition.id, 0, 0, 1, definition.SerializeToString())
+
+
+def group(definition: record_pb2.Group) -> Section:
+    return Section(Kind.GROUP, 0, 0, 0, 0, 1, definition.SerializeToString())
+
+
+def broker(definition: record_pb2.Broker) -> Section:
+    return Section(Kind.BROKER, 0, 0, 0, 0, 1, definition.SerializeToString())
+
+
+def lease(group_id: int, topic_id: int, queue: int, high: int, what: Lease) -> Section:
+    """Messages are lent; those below high that are neither lent nor pending are settled: the filter left them out."""
+    client = what.client_id.encode()[:255]
+    head = _LEASE.pack(
+        group_id, what.incarnation, what.number, what.deadline_ms, high, what.attempt, what.auto_renew, len(client)
+    )
+    payload = head + client + array("Q", what.offsets).tobytes()
+    return Section(Kind.LEASE, 0, topic_id, queue, 0, len(what.offsets), payload)
+
+
+def read_lease(section: Section) -> tuple[int, int, Lease]:
+    """-> group id, high, lease."""
+    group_id, incarnation, number, deadline_ms, high, attempt, auto_renew, size = _LEASE.unpack_from(section.payload)
+    client_end = _LEASE.size + size
+    client_id = bytes(section.payload[_LEASE.size : client_end]).decode(errors="replace")
+    offsets = array("Q", bytes(section.payload[client_end:]))
+    return group_id, high, Lease(incarnation, number, deadline_ms, attempt, bool(auto_renew), client_id, offsets)
+
+
+def ack(group_id: int, topic_id: int, queue: int, offsets: Sequence[int], fate: Fate) -> Section:
+    payload = _GROUP.pack(group_id) + array("Q", offsets).tobytes()
+    return Section(Kind.ACK, fate, topic_id, queue, 0, len(offsets), payload)
+
+
+def read_ack(section: Section) -> tuple[int, Sequence[int]]:
+    """-> group id, offsets."""
+    return _GROUP.unpack_from(section.payload)[0], array("Q", bytes(section.payload[_GROUP.size :]))
+
+
+def offset(group_id: int, topic_id: int, queue: int, to: int) -> Section:
+    """Progress set from outside: below is acknowledged, from there on nothing is, and leases are void."""
+    return Section(Kind.OFFSET, 0, topic_id, queue, 0, 1, _GROUP_OFFSET.pack(group_id, to))
+
+
+def read_offset(section: Section) -> tuple[int, int]:
+    """-> group id, offset."""
+    group_id, to = _GROUP_OFFSET.unpack(section.payload)
+    return group_id, to
+
+
+def trim(position: int, first_offsets: Sequence[tuple[int, int, int]]) -> Section:
+    """The log starts at position from now on; each row is (topic id, queue, its first offset)."""
+    rows = b"".join(_TRIM_ROW.pack(*row) for row in first_offsets)
+    return Section(Kind.TRIM, 0, 0, 0, 0, len(first_offsets), _TRIM_HEAD.pack(position) + rows)
+
+
+def read_trim(section: Section) -> tuple[int, list[tuple[int, int, int]]]:
+    """-> position, rows."""
+    return _TRIM_HEAD.unpack_from(section.payload)[0], list(_TRIM_ROW.iter_unpack(section.payload[_TRIM_HEAD.size :]))
+
+
+def carry(topic_id: int, queue: int, at: int, stored_ms: int, row: bytes, body: bytes) -> Section:
+    """A copy of one pending message, made before its segment is dropped. It keeps its offset and store time."""
+    return Section(Kind.CARRY, 0, topic_id, queue, at, 1, _CARRY.pack(stored_ms) + row + body)
+
+
+def read_carry(section: Section) -> tuple[int, bytes]:
+    """-> when the message was first stored (ms), its payload in the form of a MESSAGES section of one."""
+    return _CARRY.unpack_from(section.payload)[0], section.payload[_CARRY.size :]

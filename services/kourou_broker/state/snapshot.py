@@ -1,0 +1,114 @@
+"""The state as bytes and back: primary data, since segments are dropped on its word.
+
+magic (8 bytes), CRC-32C of the rest (4), format (4), then a kourou.log.v1.Snapshot.
+"""
+
+import struct
+
+import google_crc32c
+
+from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.state import records
+from kourou_broker.state.definitions import Carried
+from kourou_broker.state.progress import Progress
+from kourou_broker.state.records import Lease
+from kourou_broker.state.state import State
+
+_HEAD = struct.Struct("<8sII")
+_MAGIC = b"KOUROUSN"
+_FORMAT = 1
+
+
+class DamagedSnapshot(Exception):
+    """The bytes are not a whole snapshot, or one of a newer format."""
+
+
+def encode(state: State, position: int) -> bytes:
+    """The state after all records below the log position."""
+    snapshot = record_pb2.Snapshot(
+        position=position,
+        next_topic_id=state.next_topic_id,
+        next_group_id=state.next_group_id,
+        topics=[*(topic.definition for topic in state.topics.values()), *state.topic_tombstones.values()],
+        groups=[*(group.definition for group in state.groups.values()), *state.group_tombstones.values()],
+        broker=state.broker,
+        queues=[
+            record_pb2.QueueState(
+                topic=topic.id,
+                queue=queue.id,
+                first_offset=queue.first_offset,
+                next_offset=queue.next_offset,
+                carried=[
+                    record_pb2.CarriedMessage(offset=at, position=copy.position, length=copy.length)
+                    for at, copy in queue.carried.items()
+                ],
+            )
+            for topic in state.topics.values()
+            for queue in topic.queues
+        ],
+        progress=[_progress_out(progress) for progress in state.progress.values()],
+    )
+    body = struct.pack("<I", _FORMAT) + snapshot.SerializeToString()
+    return struct.pack("<8sI", _MAGIC, google_crc32c.value(body)) + body
+
+
+def decode(data: bytes) -> tuple[State, int]:
+    """-> the state and the log position from which records go on. Raises DamagedSnapshot."""
+    if len(data) < _HEAD.size:
+        raise DamagedSnapshot("it is too short")
+    magic, crc, format_ = _HEAD.unpack_from(data)
+    if magic != _MAGIC or google_crc32c.value(data[12:]) != crc:
+        raise DamagedSnapshot("its checksum is wrong")
+    if format_ != _FORMAT:
+        raise DamagedSnapshot(f"its format {format_} is newer than this version's {_FORMAT}")
+    snapshot = record_pb2.Snapshot.FromString(data[_HEAD.size :])
+    state = State()
+    for topic in snapshot.topics:
+        state.apply(records.topic(topic), 0)
+    for group in snapshot.groups:
+        state.apply(records.group(group), 0)
+    state.broker = snapshot.broker
+    state.next_topic_id, state.next_group_id = snapshot.next_topic_id, snapshot.next_group_id
+    for saved in snapshot.queues:
+        queue = state.topics_by_id[saved.topic].queues[saved.queue]
+        queue.first_offset, queue.next_offset = saved.first_offset, saved.next_offset
+        queue.carried = {copy.offset: Carried(copy.position, copy.length) for copy in saved.carried}
+    for saved in snapshot.progress:
+        progress = Progress(saved.group, saved.topic, saved.queue, saved.high)
+        progress.restore(_lease_in(lease) for lease in saved.leases)
+        state.progress[saved.group, saved.topic, saved.queue] = progress
+    return state, snapshot.position
+
+
+def _progress_out(progress: Progress) -> record_pb2.ProgressState:
+    return record_pb2.ProgressState(
+        group=progress.group,
+        topic=progress.topic,
+        queue=progress.queue,
+        high=progress.high,
+        leases=[
+            record_pb2.LeaseState(
+                incarnation=lease.incarnation,
+                number=lease.number,
+                deadline_ms=lease.deadline_ms,
+                attempt=lease.attempt,
+                auto_renew=lease.auto_renew,
+                client_id=lease.client_id,
+                offsets=offsets,
+            )
+            for lease, offsets in progress.leases()
+        ],
+    )
+
+
+def _lease_in(saved: record_pb2.LeaseState) -> Lease:
+    return Lease(
+        saved.incarnation,
+        saved.number,
+        saved.deadline_ms,
+        saved.attempt,
+        saved.auto_renew,
+        saved.client_id,
+        list(saved.offsets),
+    )
+

@@ -1,0 +1,167 @@
+"""The fold: apply is the only code that changes state, and knows no clock, no chance and no disk."""
+
+from collections.abc import Callable, Iterator
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.log.section import SECTION_HEADER_BYTES, Section
+from kourou_broker.state import records
+from kourou_broker.state.definitions import Carried, Group, Name, Queue, Topic, name_of
+from kourou_broker.state.progress import Progress
+from kourou_broker.state.records import Kind
+
+_QUEUED_TYPES = frozenset((definition_pb2.NORMAL, definition_pb2.FIFO))
+
+
+class UnknownRecord(Exception):
+    """A record that this version cannot know the meaning of: a newer version wrote it."""
+
+
+class State:
+    def __init__(self) -> None:
+        self.topics: dict[Name, Topic] = {}
+        self.groups: dict[Name, Group] = {}
+        self.topics_by_id: dict[int, Topic] = {}
+        self.groups_by_id: dict[int, Group] = {}
+        self.topic_tombstones: dict[Name, record_pb2.Topic] = {}
+        self.group_tombstones: dict[Name, record_pb2.Group] = {}
+        self.progress: dict[tuple[int, int, int], Progress] = {}  # by group id, topic id, queue
+        self.broker = record_pb2.Broker(permission=definition_pb2.READ_WRITE)
+        self.next_topic_id = 1
+        self.next_group_id = 1
+        self._appliers: dict[int, Callable[[Section, int], None]] = {
+            Kind.MESSAGES: self._messages,
+            Kind.TOPIC: self._topic,
+            Kind.GROUP: self._group,
+            Kind.LEASE: self._lease,
+            Kind.ACK: self._ack,
+            Kind.OFFSET: self._offset,
+            Kind.TRIM: self._trim,
+            Kind.CARRY: self._carry,
+            Kind.BROKER: self._broker,
+        }
+
+    def apply(self, section: Section, position: int) -> None:
+        """position is the section's place in the log; only a CARRY record needs it."""
+        applier = self._appliers.get(section.kind)
+        if applier is None:
+            raise UnknownRecord(f"record kind {section.kind} at log position {position} is of a newer version")
+        applier(section, position)
+
+    def queue(self, topic_id: int, queue: int) -> Queue | None:
+        topic = self.topics_by_id.get(topic_id)
+        return topic.queues[queue] if topic is not None and queue < len(topic.queues) else None
+
+    def start_of(self, topic: Topic, queue: int) -> int:
+        """Where a group begins that has no progress yet."""
+        return topic.queues[queue].first_offset
+
+    def progress_of(self, group: Group, topic: Topic) -> Iterator[Progress]:
+        for queue in range(len(topic.queues)):
+            progress = self.progress.get((group.id, topic.id, queue))
+            if progress is not None:
+                yield progress
+
+    def _messages(self, section: Section, position: int) -> None:
+        if section.type not in _QUEUED_TYPES:
+            raise UnknownRecord(f"message type {section.type} at log position {position} is of a newer version")
+        queue = self.queue(section.topic, section.queue)
+        if queue is None:
+            return  # the topic was deleted in the turn that stored them
+        assert section.base == queue.next_offset, (section.base, queue.next_offset)
+        queue.next_offset += section.count
+
+    def _topic(self, section: Section, position: int) -> None:
+        definition = record_pb2.Topic.FromString(section.payload)
+        name = name_of(definition.name)
+        self.next_topic_id = max(self.next_topic_id, definition.id + 1)
+        known = self.topics.get(name)
+        if known is not None and (definition.deleted or known.id != definition.id):
+            self._forget_topic(known)
+            known = None
+        if definition.deleted:
+            self.topic_tombstones[name] = definition
+            return
+        self.topic_tombstones.pop(name, None)
+        if known is None:
+            known = Topic(definition.id, name, definition.type, definition.permission, definition, [])
+            self.topics[name] = self.topics_by_id[known.id] = known
+        known.type, known.permission, known.definition = definition.type, definition.permission, definition
+        known.queues.extend(Queue(known, id_) for id_ in range(len(known.queues), definition.queues))
+
+    def _forget_topic(self, topic: Topic) -> None:
+        del self.topics[topic.name], self.topics_by_id[topic.id]
+        for key in [key for key in self.progress if key[1] == topic.id]:
+            del self.progress[key]
+
+    def _group(self, section: Section, position: int) -> None:
+        definition = record_pb2.Group.FromString(section.payload)
+        name = name_of(definition.name)
+        self.next_group_id = max(self.next_group_id, definition.id + 1)
+        known = self.groups.get(name)
+        if definition.deleted:
+            if known is not None:
+                self._forget_group(known)
+            self.group_tombstones[name] = definition
+            return
+        self.group_tombstones.pop(name, None)
+        if known is None:
+            known = Group(definition.id, name, definition.retry.max_attempts, definition)
+            self.groups[name] = self.groups_by_id[known.id] = known
+        known.max_attempts, known.definition = definition.retry.max_attempts, definition
+
+    def _forget_group(self, group: Group) -> None:
+        del self.groups[group.name], self.groups_by_id[group.id]
+        for key in [key for key in self.progress if key[0] == group.id]:
+            del self.progress[key]
+
+    def _progress(self, group_id: int, section: Section) -> Progress | None:
+        key = (group_id, section.topic, section.queue)
+        progress = self.progress.get(key)
+        if progress is None:
+            queue = self.queue(section.topic, section.queue)
+            if queue is None or group_id not in self.groups_by_id:
+                return None  # topic or group was deleted in the same turn
+            progress = self.progress[key] = Progress(*key, queue.first_offset)
+        return progress
+
+    def _lease(self, section: Section, position: int) -> None:
+        group_id, high, lease = records.read_lease(section)
+        progress = self._progress(group_id, section)
+        if progress is not None:
+            progress.lend(lease, high)
+
+    def _ack(self, section: Section, position: int) -> None:
+        group_id, offsets = records.read_ack(section)
+        progress = self._progress(group_id, section)
+        if progress is not None:
+            progress.settle(offsets)
+
+    def _offset(self, section: Section, position: int) -> None:
+        group_id, to = records.read_offset(section)
+        progress = self._progress(group_id, section)
+        if progress is not None:
+            progress.set(to)
+
+    def _trim(self, section: Section, position: int) -> None:
+        log_start, rows = records.read_trim(section)
+        for topic_id, queue_id, first_offset in rows:
+            queue = self.queue(topic_id, queue_id)
+            if queue is not None:
+                queue.first_offset = max(queue.first_offset, first_offset)
+        for progress in self.progress.values():
+            queue = self.queue(progress.topic, progress.queue)
+            if queue is not None:
+                progress.trim(queue.first_offset)
+        for topic in self.topics.values():
+            for queue in topic.queues:
+                if queue.carried:
+                    queue.carried = {at: copy for at, copy in queue.carried.items() if copy.position >= log_start}
+
+    def _carry(self, section: Section, position: int) -> None:
+        queue = self.queue(section.topic, section.queue)
+        if queue is not None:
+            queue.carried[section.base] = Carried(position, SECTION_HEADER_BYTES + len(section.payload))
+
+    def _broker(self, section: Section, position: int) -> None:
+        self.broker = record_pb2.Broker.FromString(section.payload)

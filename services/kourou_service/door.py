@@ -1,0 +1,100 @@
+"""From raw bytes to messages and back, for methods whose responses carry an apache.rocketmq.v2.Status.
+
+A refusal goes into that status; what is no such message at all ends the call with INVALID_ARGUMENT; a fault of ours is
+logged and answered INTERNAL_SERVER_ERROR, without its traceback.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.method import ServerStreamMethod, UnaryMethod
+
+from kourou_service.engine import AbortCall, Call, Engine, StatusCode, StreamCall, UnaryCall
+from kourou_service.refusal import Refused
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+_logger = structlog.stdlib.get_logger(__name__)
+_running: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
+
+
+def serve_unary(
+    engine: Engine, method: UnaryMethod[Q, A], handler: Callable[[Q, Call], Awaitable[A]]
+) -> None:
+    """Registers a handler that may take its time; each call is a task, cancelled with the call."""
+
+    async def answer(request: bytes, call: UnaryCall) -> None:
+        try:
+            response = await handler(parse(method.request, request), call)
+        except AbortCall as problem:
+            call.fail(problem.code, problem.details)
+        except Exception as problem:
+            call.reply(refusal(method.response, problem, method.path).SerializeToString())
+        else:
+            call.reply(response.SerializeToString())
+
+    def start(request: bytes, call: UnaryCall) -> None:
+        task = asyncio.get_running_loop().create_task(answer(request, call))
+        _running.add(task)
+        task.add_done_callback(_running.discard)
+        call.on_cancel(task.cancel)
+
+    engine.unary(method.path, start)
+
+
+def serve_stream(
+    engine: Engine, method: ServerStreamMethod[Q, A], handler: Callable[[Q, StreamCall], Awaitable[None]]
+) -> None:
+    """Registers a server-streaming handler, which sends its answers itself."""
+
+    async def answer(call: StreamCall) -> None:
+        request = await call.receive()
+        if request is None:
+            raise AbortCall(StatusCode.INVALID_ARGUMENT, "the call brought no request")
+        try:
+            await handler(parse(method.request, request), call)
+        except AbortCall:
+            raise
+        except Exception as problem:
+            await call.send(refusal(method.response, problem, method.path).SerializeToString())
+
+    engine.stream(method.path, answer)
+
+
+def parse(type_: type[Q], data: bytes) -> Q:
+    """Raises AbortCall when the bytes are no such message."""
+    try:
+        return type_.FromString(data)
+    except DecodeError:
+        raise AbortCall(StatusCode.INVALID_ARGUMENT, f"the request is no {type_.DESCRIPTOR.full_name}") from None
+
+
+def refusal(response: type[A], problem: Exception, path: str) -> A:
+    """The answer that says why not."""
+    if not isinstance(problem, Refused):
+        _logger.error("a request failed", method=path, exc_info=problem)
+        problem = Refused(definition_pb2.INTERNAL_SERVER_ERROR, "the server failed; its log says more")
+    fields: dict[str, Any] = {"status": status(problem.code, problem.message)}
+    return response(**fields)
+
+
+def status(code: int, message: str) -> definition_pb2.Status:
+    return definition_pb2.Status(code=code, message=message)  # type: ignore[arg-type]
+
+
+OK = definition_pb2.Status(code=definition_pb2.OK, message="OK")
+
+
+def client_id(call: Call) -> str:
+    """The caller's id. Raises Refused when there is none, or one that is too long to be kept."""
+    value = call.metadata.get("x-mq-client-id")
+    if not value or not isinstance(value, str):
+        raise Refused(definition_pb2.CLIENT_ID_REQUIRED, "the header x-mq-client-id is missing")
+    if len(value) > 255:
+        raise Refused(definition_pb2.CLIENT_ID_REQUIRED, "the client id is over 255 characters long")
+    return value
