@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.timestamp_pb2 import Timestamp as DefaultTimestamp
+
 from kourou import protocol
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
 from rocketmq.grpc_protocol import definition_pb2 as official_definition
 from rocketmq.grpc_protocol import service_pb2 as official_service
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
 
 # In the API as of July 2026, not yet in the Python client 5.1.2.
 NEWER_DEFINITIONS = {
