@@ -73,7 +73,7 @@ clean: ## Removes .venv and caches; the data folder stays
 	fi; \
 	echo "Installing into .venv with $$("$$python" --version) ..."; \
 	"$$python" -m venv .venv
-	@$(PIP) --editable clients/python --editable services
+	@$(PIP) --editable ./clients/python --editable ./services
 	@touch $@
 
 .venv/installed-dev: .venv/installed pyproject.toml
