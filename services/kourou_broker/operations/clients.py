@@ -7,6 +7,7 @@ without coming back, or, if it never had one, after a time of silence.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_service.refusal import Refused
@@ -15,6 +16,11 @@ from kourou_broker.state.definitions import Name, name_of
 _SWEEP_INTERVAL_S = 1.0
 _PUSH_TYPES = frozenset((definition_pb2.PUSH_CONSUMER, definition_pb2.LITE_PUSH_CONSUMER))
 _SIMPLE_TYPES = frozenset((definition_pb2.SIMPLE_CONSUMER, definition_pb2.LITE_SIMPLE_CONSUMER))
+
+
+class Caller(Protocol):
+    @property
+    def peer(self) -> str: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +71,7 @@ class Clients:
     def get(self, client_id: str) -> Client | None:
         return self._by_id.get(client_id)
 
-    def touch(self, client_id: str, peer: str, producer_group: str = "") -> Client:
+    def touch(self, client_id: str, call: Caller, producer_group: str = "") -> Client:
         """The client with this id, which gave a sign of life; a new one if it was not known."""
         client = self._by_id.get(client_id)
         if client is None:
@@ -73,10 +79,9 @@ class Clients:
                 raise Refused(
                     definition_pb2.TOO_MANY_REQUESTS, f"{self._max_clients} clients are connected, more are not taken"
                 )
-            client = self._by_id[client_id] = Client(client_id, self._loop.time())
+            client = self._by_id[client_id] = Client(client_id, self._loop.time(), peer=call.peer)
         client.last_seen = self._loop.time()
         client.stream_lost = None  # whoever still calls is not gone with its stream
-        client.peer = peer
         if producer_group:
             client.producer_group = producer_group
         return client

@@ -21,6 +21,11 @@ from kourou_broker.state.progress import Progress
 from kourou_service.clock import Clock
 
 
+_MAX_FRAME_BYTES = 8 * 1024 * 1024
+_MAX_SECTIONS = 32_768
+"""What a frame takes before it is sealed within the turn."""
+
+
 class Stored(NamedTuple):
     """Where messages of one call were put: consecutive offsets of a queue, consecutive places of a section."""
 
@@ -82,6 +87,8 @@ class Journal:
     def emit(self, section: Section) -> None:
         """Records something; it holds from now on, and survives a crash when the turn's frame is on the disk."""
         self._record(section)
+        if len(self._sections) >= _MAX_SECTIONS:
+            self._seal()
         self._seal_soon()
 
     def carry(self, section: Section) -> None:
@@ -105,6 +112,8 @@ class Journal:
         gathered.rows += rows
         gathered.bodies += bodies
         self._gathered_bytes += size
+        if self._gathered_bytes >= _MAX_FRAME_BYTES:
+            self._seal()
         self._seal_soon()
 
     def settle(self, progress: Progress, offsets: list[int], fate: Fate) -> None:

@@ -1,0 +1,117 @@
+"""Retention: whole segments go by age and by size; what is still pending in them is first carried forward."""
+
+import asyncio
+
+import structlog
+
+from kourou_broker.log.log import Log
+from kourou_broker.operations.journal import Journal
+from kourou_broker.operations.section_reader import SectionReader
+from kourou_broker.operations.snapshots import Snapshots
+from kourou_broker.state import State, records
+from kourou_broker.state.definitions import Queue
+from kourou_broker.state.records import MESSAGE_ROW
+from kourou_service.clock import Clock
+
+_logger = structlog.stdlib.get_logger(__name__)
+_CARRIED_A_TURN = 64
+
+
+class Retention:
+    """retention_ms and retention_bytes: 0 keeps for ever."""
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        log: Log,
+        journal: Journal,
+        reader: SectionReader,
+        snapshots: Snapshots,
+        clock: Clock,
+        retention_ms: int,
+        retention_bytes: int,
+        interval_s: float,
+    ) -> None:
+        self._state = state
+        self._log = log
+        self._journal = journal
+        self._reader = reader
+        self._snapshots = snapshots
+        self._clock = clock
+        self._retention_ms = retention_ms
+        self._retention_bytes = retention_bytes
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self.check()
+            except Exception:
+                _logger.exception("retention or a snapshot failed; it is tried again")
+
+    async def check(self) -> None:
+        """Takes a snapshot when one is due, and drops the segments whose time has come."""
+        await self._snapshots.take_if_due()
+        wanted = self._expired_before()
+        if wanted > self._snapshots.droppable:
+            await self._snapshots.take()
+        boundary = self._boundary(min(wanted, self._snapshots.droppable))
+        if boundary > self._log.first_position:
+            await self._drop_before(boundary)
+
+    def _expired_before(self) -> int:
+        """Where the log should begin by age and size."""
+        segments = [segment for segment in self._log.segments() if segment.sealed]
+        oldest_ms = self._clock.now_ms() - self._retention_ms
+        position = self._log.first_position
+        for segment in segments:
+            too_old = self._retention_ms and segment.last_stored_ms < oldest_ms
+            too_much = self._retention_bytes and self._log.next_position - segment.base > self._retention_bytes
+            if not (too_old or too_much):
+                break
+            position = segment.end
+        return position
+
+    def _boundary(self, position: int) -> int:
+        """The last place at or below position where a segment ends."""
+        ends = [segment.end for segment in self._log.segments() if segment.sealed and segment.end <= position]
+        return ends[-1] if ends else 0
+
+    async def _drop_before(self, boundary: int) -> None:
+        first = self._log.first_offsets(boundary)
+        trimmed: list[tuple[Queue, int]] = []  # all in this turn: what comes later is above the boundary
+        for topic in self._state.topics.values():
+            for queue in topic.queues:
+                keep_from = first.get((topic.id, queue.id), queue.next_offset)
+                if keep_from > queue.first_offset or queue.carried:
+                    trimmed.append((queue, keep_from))
+        for queue, keep_from in trimmed:
+            await self._carry(queue, keep_from, boundary)
+        self._journal.emit(
+            records.trim(boundary, [(queue.topic.id, queue.id, keep_from) for queue, keep_from in trimmed])
+        )
+        await self._journal.durable()
+        await self._log.drop_before(boundary)
+        _logger.info("dropped old segments", up_to=boundary, queues=len(trimmed))
+
+    async def _carry(self, queue: Queue, keep_from: int, boundary: int) -> None:
+        """Copies what groups still hold below keep_from, unless a copy above the boundary is there."""
+        pending: set[int] = set()
+        for group in self._state.groups.values():
+            progress = self._state.progress.get((group.id, queue.topic.id, queue.id))
+            if progress is not None:
+                pending.update(offset for offset in progress.pending if offset < keep_from)
+        for number, offset in enumerate(sorted(pending)):
+            copy = queue.carried.get(offset)
+            if copy is not None and copy.position >= boundary:
+                continue
+            message = await self._reader.message(queue, offset)
+            if message is not None:
+                row = MESSAGE_ROW.pack(len(message.head), len(message.tail), message.tag_hash)
+                body = message.head + message.tail
+                self._journal.carry(records.carry(queue.topic.id, queue.id, offset, message.stored_ms, row, body))
+            if number % _CARRIED_A_TURN == 0:
+                await asyncio.sleep(0)

@@ -1,0 +1,58 @@
+"""Snapshots: they bound the time of a start, and let old segments go."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from kourou_broker.log.log import Log
+from kourou_broker.log.medium import Medium
+from kourou_broker.state import fold
+
+T = TypeVar("T")
+InBackground = Callable[[Callable[[], T]], Awaitable[T]]
+
+
+class Snapshots:
+    """fold_to makes the snapshot of a log position, outside of this process; in_background runs what blocks."""
+
+    def __init__(
+        self,
+        log: Log,
+        medium: Medium,
+        *,
+        every_bytes: int,
+        fold_to: Callable[[int], Awaitable[bytes]],
+        in_background: InBackground[None],
+    ) -> None:
+        self._log = log
+        self._medium = medium
+        self._every_bytes = every_bytes
+        self._fold_to = fold_to
+        self._in_background = in_background
+        self._positions = fold.snapshots(medium)[: fold.GENERATIONS]
+
+    @property
+    def droppable(self) -> int:
+        """Segments that end at or below this position are needed by no generation."""
+        return self._positions[-1] if len(self._positions) == fold.GENERATIONS else 0
+
+    async def take_if_due(self) -> None:
+        if self._sealed_end() - (self._positions[0] if self._positions else 0) >= self._every_bytes:
+            await self.take()
+
+    async def take(self) -> None:
+        """Makes a snapshot at the end of the last sealed segment, and drops the generation before the last."""
+        position = self._sealed_end()
+        if position in self._positions or position == 0:
+            return
+        data = await self._fold_to(position)
+        await self._in_background(lambda: self._medium.write_blob(fold.snapshot_name(position), data))
+        self._positions.insert(0, position)
+        for old in self._positions[fold.GENERATIONS :]:
+            await self._in_background(lambda old=old: self._medium.drop_blob(fold.snapshot_name(old)))
+        del self._positions[fold.GENERATIONS :]
+
+    def _sealed_end(self) -> int:
+        """Where the segments end that nothing is written to any more, and that the disk has."""
+        durable = self._log.durable_position
+        ends = [segment.end for segment in self._log.segments() if segment.sealed and segment.end <= durable]
+        return ends[-1] if ends else 0

@@ -1,0 +1,53 @@
+"""What the broker says of itself."""
+
+from kourou.protocol.kourou.broker.v1 import broker_pb2
+from kourou_broker.log.log import Log
+from kourou_broker.log.medium import Medium
+from kourou_broker.operations.clients import Clients
+from kourou_broker.operations.send import Sending
+from kourou_broker.state import State
+from kourou_service.door import OK
+
+
+class BrokerStatus:
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        name: str,
+        id: int,
+        version: str,
+        started_ms: int,
+        state: State,
+        log: Log,
+        medium: Medium,
+        clients: Clients,
+        sending: Sending,
+    ) -> None:
+        self._name = name
+        self._fixed = broker_pb2.DescribeBrokerResponse(
+            status=OK, cluster=cluster, name=name, id=id, version=version, started_ms=started_ms
+        )
+        self._state = state
+        self._log = log
+        self._medium = medium
+        self._clients = clients
+        self._sending = sending
+
+    def describe(self) -> broker_pb2.DescribeBrokerResponse:
+        described = broker_pb2.DescribeBrokerResponse(
+            permission=self._state.broker.permission,
+            log_first_position=self._log.first_position,
+            log_durable_position=self._log.durable_position,
+            log_next_position=self._log.next_position,
+            disk_free_bytes=self._medium.free_bytes(),
+            disk_full=not self._log.writable_messages,
+            refused_reason=self._sending.refused_reason,
+            clients=len(self._clients),
+        )
+        described.MergeFrom(self._fixed)
+        return described
+
+    def offset_message_id(self, position: int, index: int) -> str:
+        """`broker@position.index`, both in hexadecimal: names a stored message for good."""
+        return f"{self._name}@{position:x}.{index:x}"

@@ -1,0 +1,50 @@
+"""A stored message as a client gets it."""
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2
+from kourou_broker.operations import receipt
+from kourou_broker.operations.message import join, varint
+from kourou_broker.operations.section_reader import StoredMessage
+from kourou_broker.operations.subscription import Delivery
+
+_MESSAGE_TAG = b"\x12"  # field 2 of ReceiveMessageResponse and of PullMessageResponse, length-delimited
+
+
+class Deliverer:
+    """store_host is the address that deliveries name as their broker's."""
+
+    def __init__(self, store_host: str) -> None:
+        self._store_host = store_host
+
+    def lent(self, delivery: Delivery, group_id: int, invisible: duration_pb2.Duration) -> bytes:
+        """A ReceiveMessageResponse with the message, under its lease."""
+        queue, message, lease = delivery
+        fields = self._stored_fields(queue.id, message)
+        fields.receipt_handle = receipt.encode((group_id, queue.topic.id, queue.id), message.offset, lease)
+        fields.invisible_duration.CopyFrom(invisible)
+        fields.delivery_attempt = lease.attempt
+        return _response(message, fields)
+
+    def pulled(self, queue_id: int, message: StoredMessage) -> bytes:
+        """A PullMessageResponse with the message."""
+        return _response(message, self._stored_fields(queue_id, message))
+
+    def found(self, queue_id: int, message: StoredMessage) -> definition_pb2.Message:
+        tail = message.tail + self._stored_fields(queue_id, message).SerializeToString()
+        return definition_pb2.Message.FromString(join(message.head, tail))
+
+    def _stored_fields(self, queue_id: int, message: StoredMessage) -> definition_pb2.SystemProperties:
+        return definition_pb2.SystemProperties(
+            queue_id=queue_id,
+            queue_offset=message.offset,
+            store_timestamp=timestamp_pb2.Timestamp(
+                seconds=message.stored_ms // 1000, nanos=message.stored_ms % 1000 * 1_000_000
+            ),
+            store_host=self._store_host,
+        )
+
+
+def _response(message: StoredMessage, fields: definition_pb2.SystemProperties) -> bytes:
+    """Appended fields belong to the one system_properties, which stands last: some decoders do not merge two."""
+    whole = join(message.head, message.tail + fields.SerializeToString())
+    return b"".join((_MESSAGE_TAG, varint(len(whole)), whole))

@@ -1,0 +1,134 @@
+"""ReceiveMessage and PullMessage: long polls that end in a stream of messages."""
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
+from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2
+from kourou_broker.operations.clients import Client, Clients
+from kourou_broker.operations.definitions import Definitions, can_read
+from kourou_broker.operations.delivery import Deliveries
+from kourou_broker.operations.pull import Pulling
+from kourou_broker.operations.subscription import Poll
+from kourou_broker.operations.tag_filter import compile_filter
+from kourou_broker.rpc.delivered import Deliverer
+from kourou_broker.state import State
+from kourou_broker.state.definitions import Queue, Topic
+from kourou_service.clock import Clock
+from kourou_service.door import OK, client_id, serve_stream, status
+from kourou_service.engine import Call, Engine, StreamCall
+from kourou_service.refusal import Refused
+
+MAX_BATCH = 1024
+MAX_POLL_S = 60.0
+_DEFAULT_POLL_S = 20.0
+_ANSWER_MARGIN_S = 0.5
+"""An answer leaves so long before the client's deadline, or after nine tenths of a short one."""
+
+_RECEIVED = service_pb2.ReceiveMessageResponse(status=OK).SerializeToString()
+_PULLED = service_pb2.PullMessageResponse(status=OK).SerializeToString()
+_NOTHING = status(definition_pb2.MESSAGE_NOT_FOUND, "no new message")
+_RECEIVED_NOTHING = service_pb2.ReceiveMessageResponse(status=_NOTHING).SerializeToString()
+
+
+class ReceivingDoor:
+    def __init__(
+        self,
+        state: State,
+        definitions: Definitions,
+        clients: Clients,
+        deliveries: Deliveries,
+        pulling: Pulling,
+        deliverer: Deliverer,
+        clock: Clock,
+    ) -> None:
+        self._state = state
+        self._definitions = definitions
+        self._clients = clients
+        self._deliveries = deliveries
+        self._pulling = pulling
+        self._deliverer = deliverer
+        self._clock = clock
+
+    def open(self, engine: Engine) -> None:
+        serve_stream(engine, service_rpc.RECEIVE_MESSAGE, self._receive)
+        serve_stream(engine, service_rpc.PULL_MESSAGE, self._pull)
+
+    async def _receive(self, request: service_pb2.ReceiveMessageRequest, call: StreamCall) -> None:
+        client = self._clients.touch(client_id(call), call)
+        group = self._definitions.group(request.group)
+        topic = self._readable(request.message_queue.topic)
+        self._clients.join(client, consumer_type(client, request.auto_renew), group.name, topic.name)
+        invisible_ms = self._deliveries.invisible_ms(
+            request.invisible_duration.ToMilliseconds() if request.HasField("invisible_duration") else None
+        )
+        poll = Poll(
+            client.id,
+            compile_filter(request.filter_expression),
+            batch_size(request.batch_size),
+            invisible_ms,
+            request.auto_renew,
+            request.attempt_id,
+            request.message_queue.id if request.message_queue.id >= 0 else None,
+        )
+        wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
+        deliveries = await self._deliveries.receive(group, topic, client, poll, wait_s)
+        if not deliveries:
+            await call.send(_RECEIVED_NOTHING)
+            return
+        await call.send(_RECEIVED)
+        invisible = duration_pb2.Duration(seconds=invisible_ms // 1000, nanos=invisible_ms % 1000 * 1_000_000)
+        for delivery in deliveries:
+            await call.send(self._deliverer.lent(delivery, group.id, invisible))
+        now = timestamp_pb2.Timestamp()
+        now.FromMilliseconds(self._clock.now_ms())
+        await call.send(service_pb2.ReceiveMessageResponse(delivery_timestamp=now).SerializeToString())
+
+    async def _pull(self, request: service_pb2.PullMessageRequest, call: StreamCall) -> None:
+        self._clients.touch(client_id(call), call)
+        self._definitions.group(request.group)
+        topic = self._readable(request.message_queue.topic)
+        queue = queue_of(topic, request.message_queue.id)
+        wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
+        tags = compile_filter(request.filter_expression)
+        pulled = await self._pulling.pull(queue, request.offset, batch_size(request.batch_size), tags, wait_s)
+        await call.send(
+            _PULLED if pulled.messages else service_pb2.PullMessageResponse(status=_NOTHING).SerializeToString()
+        )
+        for message in pulled.messages:
+            await call.send(self._deliverer.pulled(queue.id, message))
+        await call.send(service_pb2.PullMessageResponse(next_offset=pulled.next_offset).SerializeToString())
+
+    def _readable(self, resource: definition_pb2.Resource) -> Topic:
+        topic = self._definitions.topic(resource)
+        if not (can_read(topic.permission) and can_read(self._state.broker.permission)):
+            raise Refused(definition_pb2.FORBIDDEN, f"topic {topic.name} has no read permission on this broker")
+        return topic
+
+
+def consumer_type(client: Client, auto_renew: bool) -> int:
+    """What its settings said; before they came, only push consumers let leases be renewed."""
+    if client.type != definition_pb2.CLIENT_TYPE_UNSPECIFIED:
+        return client.type
+    return definition_pb2.PUSH_CONSUMER if auto_renew else definition_pb2.SIMPLE_CONSUMER
+
+
+def queue_of(topic: Topic, queue: int) -> Queue:
+    if not 0 <= queue < len(topic.queues):
+        raise Refused(definition_pb2.BAD_REQUEST, f"topic {topic.name} has no queue {queue} on this broker")
+    return topic.queues[queue]
+
+
+def batch_size(asked: int) -> int:
+    if asked < 1:
+        raise Refused(definition_pb2.BAD_REQUEST, f"the batch size must be at least 1, not {asked}")
+    return min(asked, MAX_BATCH)
+
+
+def _wait_s(asked: duration_pb2.Duration | None, call: Call) -> float:
+    """How long to hold a poll: as asked, but always answered before the client's deadline."""
+    asked_s = asked.ToMilliseconds() / 1000 if asked is not None else None
+    if asked_s is not None and asked_s < 0:
+        raise Refused(definition_pb2.ILLEGAL_POLLING_TIME, f"the polling time must not be negative: {asked_s} s")
+    left_s = call.deadline_s
+    if left_s is None:
+        return min(_DEFAULT_POLL_S if asked_s is None else asked_s, MAX_POLL_S)
+    latest_s = max(left_s - _ANSWER_MARGIN_S, left_s * 0.9 - 0.05, 0.0)
+    return min(latest_s if asked_s is None else min(asked_s, latest_s), MAX_POLL_S)
