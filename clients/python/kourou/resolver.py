@@ -95,7 +95,7 @@ class Resolver:
         try:
             # Sorted: name servers answer in changing order, and that is no change.
             return tuple(sorted(await self._resolve(host, port))) or self._found[index]
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for what cannot be a host name at all
             return self._found[index]
 
 

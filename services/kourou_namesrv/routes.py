@@ -1,0 +1,100 @@
+"""Routes, computed from the registry: which queues a topic has, where, and what may be done with them.
+
+The same brokers give the same queues in the same order, and the same version, at every NameServer.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou_namesrv.registry import Broker, Registry, TopicKey
+
+LEADER_ID = 0
+MAX_CACHED_ROUTES = 100_000
+
+_READ, _WRITE = 1, 2
+_BITS = {v2.READ: _READ, v2.WRITE: _WRITE, v2.READ_WRITE: _READ | _WRITE}
+_PERMISSIONS = {0: v2.NONE, _READ: v2.READ, _WRITE: v2.WRITE, _READ | _WRITE: v2.READ_WRITE}
+
+
+@dataclass(frozen=True)
+class Route:
+    version: int
+    """A fingerprint, never zero."""
+    queues: tuple[v2.MessageQueue, ...]
+    """Ordered by broker name and queue id; empty when no broker holds the topic."""
+
+
+class Routes:
+    def __init__(self, registry: Registry, fallback_listener: str) -> None:
+        self._registry = registry
+        self._fallback_listener = fallback_listener
+        self._cache: dict[tuple[TopicKey, str], Route] = {}
+        self._cached_listeners: set[str] = set()
+        registry.on_change(self._forget)
+
+    def route(self, topic: TopicKey, listener: str) -> Route:
+        """The route for a client that came by an access point of this name."""
+        key = (topic, listener)
+        route = self._cache.get(key)
+        if route is None:
+            route = self._compute(topic, listener)
+            if len(self._cache) < MAX_CACHED_ROUTES and route.queues:
+                self._cache[key] = route
+                self._cached_listeners.add(listener)
+        return route
+
+    def endpoints(self, broker: Broker, listener: str) -> v2.Endpoints:
+        return choose_endpoints(broker.listeners, listener, self._fallback_listener)
+
+    def leader_endpoints(self, topic: TopicKey, listener: str) -> list[v2.Endpoints]:
+        """The addresses of the brokers that lead queues of the topic, connected ones first."""
+        leaders = [broker for broker, _ in self._registry.holders(topic) if broker.key.id == LEADER_ID]
+        leaders.sort(key=lambda broker: not broker.connected)
+        return [self.endpoints(broker, listener) for broker in leaders]
+
+    def _compute(self, topic: TopicKey, listener: str) -> Route:
+        queues: list[v2.MessageQueue] = []
+        for broker, state in self._registry.holders(topic):
+            if broker.key.id != LEADER_ID:
+                continue
+            place = v2.Broker(name=broker.key.name, id=LEADER_ID, endpoints=self.endpoints(broker, listener))
+            permission = smaller(broker.permission, state.permission)
+            if broker.hidden_from_writers:
+                permission = smaller(permission, v2.READ)
+            for number in range(state.queues):
+                queues.append(
+                    v2.MessageQueue(
+                        topic=state.topic,
+                        id=number,
+                        permission=permission,
+                        broker=place,
+                        accept_message_types=[state.type],
+                    )
+                )
+        return Route(_fingerprint(queues), tuple(queues))
+
+    def _forget(self, topics: Iterable[TopicKey]) -> None:
+        for topic in topics:
+            for listener in self._cached_listeners:
+                self._cache.pop((topic, listener), None)
+
+
+def smaller(a: v2.Permission, b: v2.Permission) -> v2.Permission:
+    """What both permit."""
+    return _PERMISSIONS[_BITS.get(a, 0) & _BITS.get(b, 0)]
+
+
+def choose_endpoints(listeners: Mapping[str, v2.Endpoints], name: str, fallback: str) -> v2.Endpoints:
+    """A broker without a listener of that name is shown by the address it has: an address that may not be reached is
+    an error a user can see, a route without the broker is not."""
+    return listeners.get(name) or listeners.get(fallback) or next(iter(listeners.values()))
+
+
+def _fingerprint(queues: Iterable[v2.MessageQueue]) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for queue in queues:
+        serialized = queue.SerializeToString(deterministic=True)
+        digest.update(len(serialized).to_bytes(4, "big") + serialized)
+    return int.from_bytes(digest.digest(), "big") or 1
