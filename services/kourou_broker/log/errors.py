@@ -1,13 +1,14 @@
 """What can go wrong with a log.
 
-    LogError
-    |-- DataLocked       another process has the data folder
-    |-- NewerFormat      written by a newer Kourou
-    |-- DamagedLog       damage below what was durable; needs `kourou log repair`
-    |-- LogFull          the disk is full and the reserved space is used up
-    |-- LogFailed        a write or a sync failed, or the log is closed
-    |-- FrameTooLarge    the frame does not fit a segment
-    `-- Dropped          the position lies in a segment that is no more
+LogError
+|-- DataLocked       another process has the data folder
+|-- NewerFormat      written by a newer Kourou
+|-- DamagedLog       damage below what was durable; needs `kourou log repair`
+|-- MissingLog       the log does not reach back to where the snapshot stands
+|-- LogFull          the disk is full and the reserved space is used up
+|-- LogFailed        a write or a sync failed, or the log is closed
+|-- FrameTooLarge    the frame does not fit a segment
+`-- Dropped          the position lies in a segment that is no more
 """
 
 
@@ -34,6 +35,14 @@ class DamagedLog(LogError):
             f"the log is damaged in segment {segment} at position {position}: {what}. "
             f"Nothing was changed. Look at it and repair it with: kourou log repair --data {data}"
         )
+
+
+class MissingLog(LogError):
+    """The log does not reach back to where it is needed from."""
+
+    def __init__(self, data: str, start: int, first: int | None) -> None:
+        begins = "there is no log" if first is None else f"it begins at {first}"
+        super().__init__(f"the log in {data} is needed from position {start} on, but {begins}")
 
 
 class LogFull(LogError):

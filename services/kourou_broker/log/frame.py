@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
-from google_crc32c import extend, value
-
+from kourou_broker.log.checksum import extend, value
 from kourou_broker.log.section import SECTION_HEADER, SECTION_HEADER_BYTES, Section, parse_section
 
 MAGIC = b"KRUf"
@@ -14,7 +13,8 @@ FORMAT_VERSION = 1
 FLAG_VOID = 1  # the body is void; `durable` holds the crc that the next frame's chain names
 MAX_SECTIONS = 0xFFFF
 
-# magic, crc32c of all that follows it, version, flags, section count, total length, prev_crc, epoch, position, durable, stored_ms
+# magic, crc of all that follows it, version, flags, section count, total length, prev_crc, epoch, position, durable,
+# stored_ms
 _HEADER = Struct("<4sIBBHIIIQQQ")
 _UNSUMMED = Struct("<4sI")
 _SUMMED = Struct("<BBHIIIQQQ")

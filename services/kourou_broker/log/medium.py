@@ -16,8 +16,8 @@ class SegmentFile(NamedTuple):
 class Medium(Protocol):
     """Pre-written segments, and small named blobs. All calls block; all raise OSError when the medium fails.
 
-    What `write` wrote may be lost, torn or reordered by a crash until `sync` returned; everything else is durable when it
-    returns. A failed write or sync leaves the segment unknown: the caller stops.
+    What `write` wrote may be lost, torn or reordered by a crash until `sync` returned; everything else is durable when
+    it returns. A failed write or sync leaves the segment unknown: the caller stops.
     """
 
     @property

@@ -26,16 +26,16 @@ class Section(NamedTuple):
     topic: int
     queue: int
     base: int
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] (the tuple's own count is of no use)
     payload: bytes
     position: int = -1
 
 
 class Entry(NamedTuple):
-    """A MESSAGES section as the queue index knows it; `length` is that of the whole section in bytes, header included."""
+    """A MESSAGES section in the queue index; `length` is that of the whole section in bytes, header included."""
 
     base: int
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] (the tuple's own count is of no use)
     position: int
     length: int
     stored_ms: int

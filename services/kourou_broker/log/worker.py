@@ -12,9 +12,7 @@ T = TypeVar("T")
 class Worker(Protocol):
     """Does one piece of work after the other, off the loop, in the order they were submitted."""
 
-    def submit(
-        self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[BaseException], None]
-    ) -> None:
+    def submit(self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
         """Run `work`; then, on the loop, `done` with its result or `failed` with what it raised."""
         ...
 
@@ -28,9 +26,7 @@ class ThreadWorker:
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(
-        self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[BaseException], None]
-    ) -> None:
+    def submit(self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
         """Run `work` on the thread; `done` or `failed` follows on the loop."""
 
         def job() -> None:

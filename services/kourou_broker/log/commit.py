@@ -1,0 +1,147 @@
+"""Group commit: what was sealed while the last group went to the medium goes there together."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kourou_broker.log.medium import Medium
+from kourou_broker.log.worker import Worker
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Frames that lie one behind the other in one segment."""
+
+    base: int
+    offset: int
+    # Of a segment that does not exist yet: a spare of so many bytes becomes it.
+    create_bytes: int
+    end: int
+    buffers: list[bytes] = field(default_factory=list[bytes])
+
+
+class GroupCommit:
+    """Writes frames and makes them durable, in the worker, one group at a time.
+
+    `written` is the log position up to which all is on the medium, `synced` that up to which all is durable.
+    With flush "async" a group is done when it is written, and a sync follows every `flush_interval_s`.
+    """
+
+    def __init__(
+        self,
+        medium: Medium,
+        worker: Worker,
+        flush: Literal["sync", "async"],
+        flush_interval_s: float,
+        position: int,
+        on_done: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._medium = medium
+        self._worker = worker
+        self._sync = flush == "sync"
+        self._flush_interval_s = flush_interval_s
+        self._on_done = on_done
+        self._on_failure = on_failure
+        self.written = position
+        self.synced = position
+        self.failed = False
+        # How many batches may start a segment: as many as there are spares.
+        self._may_create = 0
+        self._waiting: list[_Batch] = []
+        self._running = False
+        self._submitted = position
+        self._unsynced: list[int] = []
+        self._sync_timer: asyncio.TimerHandle | None = None
+
+    def add(self, base: int, offset: int, create_bytes: int, end: int, head: bytes, body: bytes) -> None:
+        """Take one frame; `create_bytes` is not 0 if it is the first of a segment that is to be created."""
+        waiting = self._waiting
+        if waiting and waiting[-1].base == base:
+            batch = waiting[-1]
+            batch.end = end
+        else:
+            batch = _Batch(base, offset, create_bytes, end)
+            waiting.append(batch)
+        batch.buffers += (head, body)
+        if not self._running:
+            self.start()
+
+    def allow_create(self) -> None:
+        """There is one more spare to make a segment of."""
+        self._may_create += 1
+        if not self._running:
+            self.start()
+
+    def start(self) -> None:
+        """Send what waits on its way."""
+        group = self._take()
+        if not group or self.failed:
+            return
+        self._running = True
+        end = self._submitted = group[-1].end
+
+        def work() -> None:
+            for batch in group:
+                if batch.create_bytes:
+                    self._medium.create(batch.base, batch.create_bytes)
+                self._medium.write(batch.base, batch.offset, batch.buffers)
+                if self._sync:
+                    self._medium.sync(batch.base)
+
+        if not self._sync:
+            self._sync_later(group)
+        self._worker.submit(work, lambda _: self._done(end), self._fail)
+
+    def sync_now(self) -> None:
+        """With flush "async": make durable what was written."""
+        if self._sync_timer:
+            self._sync_timer.cancel()
+            self._sync_timer = None
+        bases, self._unsynced = self._unsynced, []
+
+        def work() -> None:
+            for base in bases:
+                self._medium.sync(base)
+
+        # The worker keeps the order: what was submitted is written when the sync begins.
+        end = self._submitted
+        self._worker.submit(work, lambda _: self._synced(end), self._fail)
+
+    def _take(self) -> list[_Batch]:
+        waiting = self._waiting
+        for number, batch in enumerate(waiting):
+            if batch.create_bytes:
+                if not self._may_create:
+                    self._waiting = waiting[number:]
+                    return waiting[:number]
+                self._may_create -= 1
+        self._waiting = []
+        return waiting
+
+    def _done(self, end: int) -> None:
+        self._running = False
+        self.written = end
+        if self._sync:
+            self.synced = end
+        if self._waiting:
+            self.start()
+        self._on_done()
+
+    def _sync_later(self, group: list[_Batch]) -> None:
+        for batch in group:
+            if batch.base not in self._unsynced:
+                self._unsynced.append(batch.base)
+        if self._sync_timer is None:
+            self._sync_timer = asyncio.get_running_loop().call_later(self._flush_interval_s, self.sync_now)
+
+    def _synced(self, end: int) -> None:
+        self.synced = end
+        self._on_done()
+
+    def _fail(self, error: BaseException) -> None:
+        # Never retried: after a failed sync nobody knows what the medium holds, and a second one would say all is well.
+        if not self.failed:
+            self.failed = True
+            self._on_failure(error)
