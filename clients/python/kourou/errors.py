@@ -192,7 +192,8 @@ def check_status(status: v2.Status) -> None:
 def error_of_rpc(error: RpcError, address: str) -> KourouError:
     """What a call to `address` that ended without an answer means to a user."""
     if not error.sent:
-        return ConnectionFailed(f"{address} cannot be reached: {error.details}")
+        # Of gRPC's long chain the last link is the reason, as in "Connection refused".
+        return ConnectionFailed(f"{address} cannot be reached: {error.details.rsplit(': ', 1)[-1]}")
     if error.code is StatusCode.DEADLINE_EXCEEDED:
         return TimeoutExceeded(f"{address} did not answer in time")
     if error.code in _NO_ANSWER:

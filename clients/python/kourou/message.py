@@ -61,14 +61,14 @@ class ReceivedMessage:
 
     __slots__ = ("_body", "_message", "address", "broker", "queue_id", "receipt_handle")
 
-    def __init__(self, message: v2.Message, broker: str, address: str, queue_id: int) -> None:
+    def __init__(self, message: v2.Message, broker: str, address: str) -> None:
         self._message = message
         self._body: bytes | None = None
         self.broker = broker
         """The name of the broker it came from."""
         self.address = address
         """The "host:port" of that broker."""
-        self.queue_id = message.system_properties.queue_id if queue_id < 0 else queue_id
+        self.queue_id = message.system_properties.queue_id
         self.receipt_handle = message.system_properties.receipt_handle
         """What settles this delivery; changes with its invisible time. Empty when broadcasting."""
 

@@ -1,0 +1,96 @@
+"""What producers and consumers are made of: a wire, NameServers, routes and a session with the brokers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+from kourou.errors import ClosedError, InvalidArgument
+from kourou.name_servers import NameServers
+from kourou.names import group_fault
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.routes import PULL_INTERVAL_S, Routes
+from kourou.session import Session
+from kourou.transport import GrpcTransport, Transport
+from kourou.wire import Wire, new_client_id
+
+NAMESRV_VARIABLE = "KOUROU_NAMESRV"
+DEFAULT_NAMESRV = "127.0.0.1:8081"
+
+
+class ClientOptions(TypedDict, total=False):
+    """Keyword arguments that all producers and consumers take."""
+
+    client_id: str
+    """Unique to this client; made up when left out."""
+    watch_routes: bool
+    """Learn of changed routes at once by a long poll, not by asking every 30 s."""
+    route_interval_s: float
+    """How often routes are pulled."""
+    double_shuffle: bool
+    """Choose among the NameServers as ZooKeeper's clients do: shuffle the names, then the addresses of each."""
+    transport: Transport
+    """The network; real gRPC when left out. It is not closed with the client."""
+
+
+class Client:
+    """Built without a running loop; everything starts with the first use."""
+
+    def __init__(
+        self,
+        namesrv: str | Sequence[str] | None,
+        own_settings: Callable[[], v2.Settings],
+        *,
+        group: str | None,
+        options: ClientOptions,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        fault = group_fault(group) if group is not None else None
+        if fault:
+            raise InvalidArgument(fault)
+        self._own_transport = None if "transport" in options else GrpcTransport()
+        transport = options.get("transport") or self._own_transport
+        assert transport is not None
+        self.wire = Wire(transport, options.get("client_id") or new_client_id(), headers)
+        self.name_servers = NameServers(
+            name_server_targets(namesrv), self.wire, double_shuffle=options.get("double_shuffle", False)
+        )
+        self.routes = Routes(
+            self.name_servers,
+            self._route_changed,
+            watch=options.get("watch_routes", False),
+            pull_interval_s=options.get("route_interval_s", PULL_INTERVAL_S),
+        )
+        self.session = Session(self.wire, own_settings, group)
+        self._closed = False
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the client was closed")
+
+    def _route_changed(self) -> None:
+        self.session.follow(self.routes.addresses)
+
+    async def close(self) -> None:
+        """Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        await self.routes.close()
+        await self.session.close()
+        await self.name_servers.close()
+        if self._own_transport is not None:
+            await self._own_transport.close()
+
+
+def name_server_targets(namesrv: str | Sequence[str] | None) -> list[str]:
+    """One or several "host:port", also separated by ; or ,; None: from the environment, else the local cluster."""
+    if namesrv is None:
+        namesrv = os.environ.get(NAMESRV_VARIABLE) or DEFAULT_NAMESRV
+    if isinstance(namesrv, str):
+        namesrv = namesrv.replace(";", ",").split(",")
+    targets = [target.strip() for target in namesrv if target.strip()]
+    if not targets:
+        raise InvalidArgument("no NameServer is given")
+    return targets

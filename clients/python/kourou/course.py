@@ -1,0 +1,93 @@
+"""Where the tries of one delivery go, and when the next one is.
+
+Round-robin over the writable queues. While the outcome of a try is unknown, the same broker is asked once more: it
+knows the message id and stores no second copy. Otherwise the next try goes to another broker, or to another queue if
+there is only one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tenacity import AsyncRetrying, RetryCallState
+
+from kourou.backoff import Backoff
+from kourou.errors import (
+    ConnectionFailed,
+    Forbidden,
+    KourouError,
+    ServerFailure,
+    TimeoutExceeded,
+    TooManyRequests,
+)
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.route import Queue, Route
+
+_WORTH_ANOTHER_TRY = (ConnectionFailed, TimeoutExceeded, Forbidden, TooManyRequests, ServerFailure)
+_OUTCOME_UNKNOWN = (TimeoutExceeded, ServerFailure)
+_MAX_REFUSALS = 3
+"""FORBIDDEN from that many queues, and from every broker, is the answer."""
+
+
+class Course:
+    def __init__(self, turn: int) -> None:
+        self._turn = turn
+        self._queue: Queue | None = None
+        self._stay = False
+        self._avoided: set[str] = set()
+        self._refusals = 0
+        self._elsewhere = False
+        self.maybe_stored = False
+        """Some try has an unknown outcome, whatever the later ones say."""
+
+    def next_queue(self, route: Route) -> Queue:
+        """Raises Forbidden when the topic has no writable queue."""
+        queues = route.writable
+        if not queues:
+            raise Forbidden(v2.FORBIDDEN, f"topic {route.topic} has no queue that takes messages now")
+        if self._stay and self._queue is not None:
+            queues = [queue for queue in queues if queue.address == self._queue.address] or queues
+        else:
+            queues = [queue for queue in queues if queue.address not in self._avoided] or queues
+        self._queue = queues[self._turn % len(queues)]
+        self._turn += 1
+        return self._queue
+
+    def failed(self, error: KourouError, route: Route) -> None:
+        """What the try to the last queue came to."""
+        assert self._queue is not None
+        unknown = isinstance(error, _OUTCOME_UNKNOWN)
+        self.maybe_stored |= unknown
+        self._stay = unknown and not self._stay
+        if not self._stay:
+            self._avoided.add(self._queue.address)
+        self._elsewhere = any(queue.address not in self._avoided for queue in route.writable)
+        self._refusals += isinstance(error, Forbidden)
+
+    def ends_with(self, error: BaseException | None) -> bool:
+        """No further try would help."""
+        if isinstance(error, Forbidden):
+            return self._queue is None or (self._refusals >= _MAX_REFUSALS and not self._elsewhere)
+        return not isinstance(error, _WORTH_ANOTHER_TRY)
+
+    def moves_on_at_once(self, error: BaseException | None) -> bool:
+        """The next try goes where nothing says that it will fail like this one."""
+        return self._elsewhere and not self._stay and isinstance(error, ConnectionFailed | Forbidden)
+
+
+def tries(course: Course, wait: Backoff, deadline_s: float) -> AsyncRetrying:
+    """Until one succeeds, nothing can help, or the next try would begin after the deadline (in the loop's time)."""
+    loop = asyncio.get_running_loop()
+
+    def error_of(state: RetryCallState) -> BaseException | None:
+        return state.outcome.exception() if state.outcome else None
+
+    def wait_s(state: RetryCallState) -> float:
+        return 0.0 if course.moves_on_at_once(error_of(state)) else wait.jittered_s(state.attempt_number)
+
+    return AsyncRetrying(
+        retry=lambda state: error_of(state) is not None and not course.ends_with(error_of(state)),
+        wait=wait_s,
+        stop=lambda state: loop.time() + state.upcoming_sleep >= deadline_s,
+        reraise=True,
+    )

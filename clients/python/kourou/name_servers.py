@@ -1,0 +1,56 @@
+"""Calls that any NameServer can answer: the one in favour is asked, and after a failure the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from google.protobuf.message import Message as ProtobufMessage
+
+from kourou.errors import ConnectionFailed, InvalidArgument, KourouError, ServerFailure, TimeoutExceeded
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.method import UnaryMethod
+from kourou.resolver import NamesrvList, Resolver
+from kourou.route import endpoints_of
+from kourou.wire import Wire
+
+Q = TypeVar("Q", bound=ProtobufMessage)
+A = TypeVar("A", bound=ProtobufMessage)
+
+CALL_TIMEOUT_S = 1.0
+"""For each NameServer: they answer from memory, so one that is slower is in trouble, and another one is asked."""
+
+_ASK_THE_NEXT = (ConnectionFailed, TimeoutExceeded, ServerFailure)
+
+
+class NameServers:
+    def __init__(self, targets: Sequence[str], wire: Wire, *, double_shuffle: bool = False) -> None:
+        self._targets = targets
+        self._wire = wire
+        self._list = NamesrvList(double_shuffle=double_shuffle)
+        try:
+            self._resolver = Resolver(targets)
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from None
+
+    async def call(self, method: UnaryMethod[Q, A], request: Callable[[v2.Endpoints], Q], wait_s: float = 0.0) -> A:
+        """`request` makes it, given the access point as the user named it: by that the server knows which of the
+        brokers' addresses to answer. `wait_s`: how long the server may wait by design. Raises ConnectionFailed when
+        none answers."""
+        await self._resolver.addresses()
+        by_target = self._resolver.by_target
+        self._list.update(by_target)
+        named = {address: target for target, found in zip(self._targets, by_target, strict=True) for address in found}
+        errors: list[KourouError] = []
+        for address in self._list.order:
+            try:
+                made = request(endpoints_of(named[address]))
+                return (await self._wire.call(address, method, made, CALL_TIMEOUT_S + wait_s)).message
+            except _ASK_THE_NEXT as error:
+                self._list.failed(address)
+                errors.append(error)
+        reasons = "; ".join(map(str, errors)) or "the names cannot be resolved"
+        raise ConnectionFailed(f"no NameServer of {', '.join(self._targets)} answers: {reasons}")
+
+    async def close(self) -> None:
+        await self._resolver.close()

@@ -1,0 +1,105 @@
+"""Messages on their way to the brokers: parcels for the same topic and broker share a SendMessage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from kourou.coalescer import Coalescer, Limits
+from kourou.errors import InvalidRequest, KourouError, ServerError, ServerFailure, error_of_status
+from kourou.message import MAX_BODY_BYTES, SendResult
+from kourou.message_id import offset_message_ids
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.route import Queue
+from kourou.wire import Wire
+
+MAX_PARCEL_COUNT = 128
+MAX_PARCEL_BYTES = MAX_BODY_BYTES
+_LANE_LIMITS = Limits(max_in_flight=4, max_count=MAX_PARCEL_COUNT, max_bytes=MAX_PARCEL_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Messages of one topic that stay together, for one try."""
+
+    messages: Sequence[v2.Message]
+    size_bytes: int
+    """Of the bodies."""
+    queue: Queue
+    deadline_s: float
+    """In the loop's time."""
+
+    @property
+    def count(self) -> int:
+        return len(self.messages)
+
+
+Lane = Coalescer[Parcel, list[SendResult]]
+
+
+class Outbox:
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._lanes: dict[tuple[str, str], Lane] = {}
+
+    async def send(self, parcel: Parcel) -> list[SendResult]:
+        """Raises what the broker answers, or ConnectionFailed or TimeoutExceeded."""
+        key = parcel.queue.topic, parcel.queue.address
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Coalescer(self._send_together, _LANE_LIMITS)
+        return await lane.submit(parcel)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
+
+    async def _send_together(self, parcels: list[Parcel]) -> Sequence[list[SendResult] | Exception]:
+        try:
+            return await self._request(parcels)
+        except InvalidRequest:
+            if len(parcels) == 1:
+                raise
+            # One parcel is at fault, and the broker stored none of them: the others must not suffer.
+            return await asyncio.gather(*(self._send_alone(parcel) for parcel in parcels))
+
+    async def _send_alone(self, parcel: Parcel) -> list[SendResult] | Exception:
+        try:
+            return (await self._request([parcel]))[0]
+        except KourouError as error:
+            return error
+
+    async def _request(self, parcels: list[Parcel]) -> Sequence[list[SendResult] | Exception]:
+        # All to the queue of the first: a request is for one queue, and the first ones take turns.
+        queue = parcels[0].queue
+        request = service_pb2.SendMessageRequest(
+            messages=[message for parcel in parcels for message in parcel.messages]
+        )
+        for message in request.messages:
+            message.system_properties.queue_id = queue.id
+        timeout_s = max(parcel.deadline_s for parcel in parcels) - asyncio.get_running_loop().time()
+        reply = await self._wire.call(queue.address, service_rpc.SEND_MESSAGE, request, max(timeout_s, 0.001))
+        entries = reply.message.entries
+        if len(entries) != len(request.messages):
+            text = f"{queue.broker} answered {len(request.messages)} messages with {len(entries)} results"
+            raise ServerFailure(v2.INTERNAL_ERROR, text)
+        places = offset_message_ids(queue.broker, reply.trailing, len(entries))
+        results = [
+            error_of_status(entry.status)
+            or SendResult(entry.message_id, place, queue.topic, queue.broker, queue.id, entry.offset)
+            for entry, place in zip(entries, places, strict=True)
+        ]
+        return list(_by_parcel(parcels, results))
+
+
+def _by_parcel(
+    parcels: list[Parcel], results: list[SendResult | ServerError]
+) -> Iterator[list[SendResult] | Exception]:
+    """Half a request is never stored: a parcel with a failed message has failed."""
+    rest = iter(results)
+    for parcel in parcels:
+        share = list(islice(rest, parcel.count))
+        failure = next((result for result in share if isinstance(result, ServerError)), None)
+        yield failure or [result for result in share if isinstance(result, SendResult)]

@@ -1,0 +1,65 @@
+"""Which queues a topic has, and on which brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.resolver import join_host_port, split_host_port
+
+_READABLE = (v2.READ, v2.READ_WRITE)
+_WRITABLE = (v2.WRITE, v2.READ_WRITE)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue of a topic on one broker."""
+
+    topic: str
+    broker: str
+    address: str
+    """Where that broker is reached: "host:port"."""
+    id: int
+    wire: v2.MessageQueue = field(compare=False, repr=False)
+    """As the server described it; requests carry it back."""
+
+
+class Route:
+    """The queues of a topic, in the order of the NameServer, which is the same at all of them."""
+
+    def __init__(self, topic: str, queues: Iterable[v2.MessageQueue]) -> None:
+        known = [(queue.permission, queue_of(queue)) for queue in queues if queue.broker.endpoints.addresses]
+        self.topic = topic
+        self.readable = [queue for permission, queue in known if permission in _READABLE]
+        self.writable = [queue for permission, queue in known if permission in _WRITABLE]
+        self.addresses = frozenset(queue.address for _, queue in known)
+
+    def readable_brokers(self) -> list[Queue]:
+        """One readable queue of each broker: a broker answers a simple consumer for the whole of its topic."""
+        return list({queue.address: queue for queue in self.readable}.values())
+
+
+def queue_of(wire: v2.MessageQueue) -> Queue:
+    address = address_of(wire.broker.endpoints)
+    return Queue(wire.topic.name, wire.broker.name, address, wire.id, wire)
+
+
+def address_of(endpoints: v2.Endpoints) -> str:
+    """The "host:port" of the first address."""
+    first = endpoints.addresses[0]
+    return join_host_port(first.host, first.port)
+
+
+def endpoints_of(address: str) -> v2.Endpoints:
+    """The other way. Raises ValueError."""
+    host, port = split_host_port(address)
+    return v2.Endpoints(scheme=_scheme(host), addresses=[v2.Address(host=host, port=port)])
+
+
+def _scheme(host: str) -> v2.AddressScheme:
+    try:
+        return v2.IPv4 if ip_address(host).version == 4 else v2.IPv6
+    except ValueError:
+        return v2.DOMAIN_NAME

@@ -1,0 +1,128 @@
+"""A client's presence at its brokers: one telemetry stream to each of them with the settings, heartbeats, and the
+goodbye at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from kourou.backoff import Exponential
+from kourou.errors import KourouError
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.settings import BrokerSettings
+from kourou.transport import BidiCall, RpcError
+from kourou.wire import Wire
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL_S = 10.0
+_RECONNECT = Exponential(initial_s=0.2, max_s=5.0)
+_GOODBYE_TIMEOUT_S = 1.0
+
+TelemetryStream = BidiCall[service_pb2.TelemetryCommand, service_pb2.TelemetryCommand]
+
+
+class Session:
+    """`own_settings` is asked whenever they are sent, so it always tells the newest."""
+
+    def __init__(self, wire: Wire, own_settings: Callable[[], v2.Settings], group: str | None) -> None:
+        self.broker_settings = BrokerSettings()
+        self._wire = wire
+        self._own_settings = own_settings
+        self._group = v2.Resource(name=group) if group else None
+        self._brokers: dict[str, _Presence] = {}
+        self._heartbeats: asyncio.Task[None] | None = None
+
+    def follow(self, addresses: frozenset[str]) -> None:
+        """Be present at exactly these brokers."""
+        for address in self._brokers.keys() - addresses:
+            self._brokers.pop(address).task.cancel()
+        for address in addresses - self._brokers.keys():
+            presence = self._brokers[address] = _Presence()
+            presence.task = asyncio.create_task(self._stay(address, presence), name=f"kourou telemetry {address}")
+        if self._heartbeats is None:
+            self._heartbeats = asyncio.create_task(self._beat(), name="kourou heartbeats")
+
+    async def settled(self, address: str, timeout_s: float) -> None:
+        """Returns when the broker has answered our settings, or after the time-out."""
+        presence = self._brokers.get(address)
+        if presence is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await presence.settled.wait()
+
+    async def announce(self) -> None:
+        """Tell all brokers that our settings have changed."""
+        command = service_pb2.TelemetryCommand(settings=self._own_settings())
+        for presence in list(self._brokers.values()):
+            if presence.stream is not None:
+                try:
+                    await presence.stream.write(command)
+                except RpcError as error:
+                    _log.debug("settings not sent; the next stream begins with them: %s", error)
+
+    async def close(self) -> None:
+        """Says goodbye to all brokers, so that what this client holds goes to others at once."""
+        brokers, self._brokers = self._brokers, {}
+        if self._heartbeats is not None:
+            self._heartbeats.cancel()
+        await asyncio.gather(*(self._say_goodbye(address) for address in brokers))
+        for presence in brokers.values():
+            presence.task.cancel()
+        await asyncio.gather(*(presence.task for presence in brokers.values()), return_exceptions=True)
+
+    async def _stay(self, address: str, presence: _Presence) -> None:
+        failures = 0
+        while True:
+            try:
+                stream = presence.stream = self._wire.bidi(address, service_rpc.TELEMETRY)
+                await stream.write(service_pb2.TelemetryCommand(settings=self._own_settings()))
+                while (command := await stream.read()) is not None:
+                    failures = 0
+                    self._obey(command, presence)
+            except RpcError as error:
+                _log.debug("telemetry of %s broke: %s", address, error)
+            finally:
+                if presence.stream is not None:
+                    presence.stream.cancel()
+                    presence.stream = None
+            failures += 1
+            await asyncio.sleep(_RECONNECT.jittered_s(failures))
+
+    def _obey(self, command: service_pb2.TelemetryCommand, presence: _Presence) -> None:
+        if command.HasField("settings"):
+            self.broker_settings = self.broker_settings.applied(command.settings)
+            presence.settled.set()
+        elif command.HasField("status") and command.status.code != v2.OK:
+            _log.warning("a broker refused our settings: %s", command.status.message)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.gather(*(self._beat_once(address) for address in list(self._brokers)))
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+
+    async def _beat_once(self, address: str) -> None:
+        request = service_pb2.HeartbeatRequest(group=self._group, client_type=self._own_settings().client_type)
+        try:
+            await self._wire.call(address, service_rpc.HEARTBEAT, request)
+        except KourouError as error:
+            _log.debug("heartbeat to %s failed: %s", address, error)
+
+    async def _say_goodbye(self, address: str) -> None:
+        request = service_pb2.NotifyClientTerminationRequest(group=self._group)
+        try:
+            await self._wire.call(address, service_rpc.NOTIFY_CLIENT_TERMINATION, request, _GOODBYE_TIMEOUT_S)
+        except KourouError as error:
+            _log.debug("goodbye to %s failed: %s", address, error)
+
+
+class _Presence:
+    """At one broker."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None]
+        self.stream: TelemetryStream | None = None
+        self.settled = asyncio.Event()

@@ -1,0 +1,145 @@
+"""What becomes of a delivered message: acknowledged, or hidden for another while."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from kourou.backoff import Exponential
+from kourou.coalescer import Coalescer, Limits
+from kourou.errors import (
+    ConnectionFailed,
+    InvalidReceiptHandle,
+    KourouError,
+    ServerError,
+    ServerFailure,
+    TimeoutExceeded,
+    TooManyRequests,
+    error_of_status,
+)
+from kourou.message import ReceivedMessage
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.wire import Wire
+
+_log = logging.getLogger(__name__)
+
+MAX_ACK_COUNT = 128
+_ACK_LIMITS = Limits(max_in_flight=2, max_count=MAX_ACK_COUNT, max_bytes=MAX_ACK_COUNT)
+_AGAIN = Exponential(initial_s=0.05, max_s=5.0)
+_PASSES = (ConnectionFailed, TimeoutExceeded, TooManyRequests, ServerFailure)
+
+
+async def acknowledge(wire: Wire, group: str, messages: Sequence[ReceivedMessage]) -> list[ServerError | None]:
+    """For messages of one topic and broker, what each acknowledgement came to. Raises when the request fails."""
+    request = service_pb2.AckMessageRequest(
+        group=v2.Resource(name=group),
+        topic=v2.Resource(name=messages[0].topic),
+        entries=[
+            service_pb2.AckMessageEntry(message_id=message.message_id, receipt_handle=message.receipt_handle)
+            for message in messages
+        ],
+    )
+    answer = (await wire.call(messages[0].address, service_rpc.ACK_MESSAGE, request)).message
+    if len(answer.entries) != len(messages):
+        text = f"{messages[0].broker} answered {len(messages)} acknowledgements with {len(answer.entries)} results"
+        raise ServerFailure(v2.INTERNAL_ERROR, text)
+    return [error_of_status(entry.status) for entry in answer.entries]
+
+
+async def change_invisible_duration(wire: Wire, group: str, message: ReceivedMessage, duration_s: float) -> None:
+    """The message is delivered again after that time; it has a new receipt handle."""
+    request = service_pb2.ChangeInvisibleDurationRequest(
+        group=v2.Resource(name=group),
+        topic=v2.Resource(name=message.topic),
+        receipt_handle=message.receipt_handle,
+        invisible_duration=timedelta(seconds=duration_s),
+        message_id=message.message_id,
+    )
+    answer = (await wire.call(message.address, service_rpc.CHANGE_INVISIBLE_DURATION, request)).message
+    message.receipt_handle = answer.receipt_handle or message.receipt_handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Ack:
+    message: ReceivedMessage
+    count: int = 1
+    size_bytes: int = 1
+
+
+class Settler:
+    """Settles for as long as it takes: a message that is not settled stays with this client while it lives."""
+
+    def __init__(self, wire: Wire, group: str) -> None:
+        self._wire = wire
+        self._group = group
+        self._lanes: dict[tuple[str, str], Coalescer[_Ack, None]] = {}
+        self._returns: set[asyncio.Task[None]] = set()
+
+    def acknowledge(self, message: ReceivedMessage) -> asyncio.Future[None]:
+        """Together with others that come while a request is under way."""
+        key = message.topic, message.address
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Coalescer(self._acknowledge, _ACK_LIMITS)
+        return lane.submit(_Ack(message))
+
+    def give_back(self, message: ReceivedMessage, delay_s: float) -> asyncio.Future[None]:
+        """To be delivered again after the delay."""
+        task = asyncio.create_task(self._give_back(message, delay_s))
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Returns when everything is settled."""
+        while self._returns:
+            await asyncio.wait(self._returns)
+        for lane in self._lanes.values():
+            await lane.drain()
+
+    async def close(self) -> None:
+        for task in self._returns:
+            task.cancel()
+        for lane in self._lanes.values():
+            await lane.close()
+
+    async def _acknowledge(self, acks: list[_Ack]) -> Sequence[None]:
+        messages = [ack.message for ack in acks]
+        tries = 0
+        while messages:
+            tries += 1
+            try:
+                outcomes = await acknowledge(self._wire, self._group, messages)
+            except KourouError as error:
+                outcomes = [error] * len(messages)
+            messages = [m for m, outcome in zip(messages, outcomes, strict=True) if _is_open(m, outcome)]
+            if messages:
+                await asyncio.sleep(_AGAIN.jittered_s(tries))
+        return [None] * len(acks)
+
+    async def _give_back(self, message: ReceivedMessage, delay_s: float) -> None:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await change_invisible_duration(self._wire, self._group, message, delay_s)
+            except KourouError as error:
+                if not _is_open(message, error):
+                    return None
+            await asyncio.sleep(_AGAIN.jittered_s(tries))
+
+
+def _is_open(message: ReceivedMessage, outcome: KourouError | None) -> bool:
+    """It is still to be settled, and another try may do it."""
+    if outcome is None:
+        return False
+    if isinstance(outcome, _PASSES):
+        _log.debug("%s is not settled yet: %s", message, outcome)
+        return True
+    level = logging.DEBUG if isinstance(outcome, InvalidReceiptHandle) else logging.WARNING
+    _log.log(level, "%s was not settled: %s", message, outcome)
+    return False

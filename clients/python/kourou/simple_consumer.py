@@ -1,0 +1,198 @@
+"""Receives messages when asked, and settles each as the caller says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from typing_extensions import Unpack
+
+from kourou import settings
+from kourou.backoff import Exponential
+from kourou.client import Client, ClientOptions
+from kourou.errors import (
+    ConnectionFailed,
+    Forbidden,
+    InvalidArgument,
+    KourouError,
+    PartialFailure,
+    ServerFailure,
+    TimeoutExceeded,
+    TooManyRequests,
+)
+from kourou.message import ReceivedMessage
+from kourou.names import topic_fault
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.receiving import Poll, new_attempt_id, receive
+from kourou.route import Queue
+from kourou.settlement import MAX_ACK_COUNT, acknowledge, change_invisible_duration
+
+_log = logging.getLogger(__name__)
+
+WAIT_S = 20.0
+INVISIBLE_DURATION_S = 30.0
+MAX_MESSAGES = 32
+_SLICE_S = 0.5
+"""Of several brokers one is asked at a time. A poll that is cancelled may lose what it was just given until its
+invisible time is over, so none is: each waits this long, and the next broker has its turn."""
+_AGAIN = Exponential(initial_s=0.05, max_s=1.0)
+_PASSES = (ConnectionFailed, TimeoutExceeded, Forbidden, TooManyRequests, ServerFailure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    queue: Queue
+    expression: str
+
+
+class AsyncSimpleConsumer:
+    """Receives on one event loop. All consumers of a group share its messages."""
+
+    def __init__(
+        self,
+        group: str,
+        subscriptions: Mapping[str, str],
+        namesrv: str | Sequence[str] | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """`subscriptions`: for each topic the tags to receive, as in "paid || shipped", or "*" for all.
+        `namesrv`: "host:port" of one or several NameServers; else from KOUROU_NAMESRV, else the local cluster."""
+        self._group = group
+        self._subscriptions = checked_subscriptions(subscriptions)
+        self._client = Client(namesrv, self._settings, group=group, options=options)
+        self._turn = 0
+
+    @property
+    def client_id(self) -> str:
+        return self._client.wire.client_id
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def subscribe(self, topic: str, tags: str = "*") -> None:
+        """From the next `receive` on; replaces the tags of a topic that is subscribed already."""
+        self._subscriptions.update(checked_subscriptions({topic: tags}))
+        await self._client.session.announce()
+
+    async def unsubscribe(self, topic: str) -> None:
+        if self._subscriptions.pop(topic, None) is not None:
+            self._client.routes.forget(topic)
+            await self._client.session.announce()
+
+    async def receive(
+        self,
+        max_messages: int = MAX_MESSAGES,
+        *,
+        invisible_duration_s: float = INVISIBLE_DURATION_S,
+        wait_s: float = WAIT_S,
+    ) -> list[ReceivedMessage]:
+        """1 to `max_messages` messages, from one of the brokers; none when nothing came within `wait_s`. Each is
+        delivered again unless it is acknowledged within `invisible_duration_s`."""
+        self._client.check_open()
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + wait_s
+        polls = failures = 0
+        last_error: KourouError | None = None
+        while True:
+            source, of_count = await self._next_source()
+            left_s = max(0.0, deadline_s - loop.time())
+            # A first round over all brokers does not wait: one of them may have messages ready.
+            poll_s = left_s if of_count == 1 else 0.0 if polls < of_count else min(left_s, _SLICE_S)
+            polls += 1
+            try:
+                poll = Poll(self._group, source.queue, source.expression, max_messages, poll_s, invisible_duration_s)
+                messages = await self._receive(poll)
+                if messages:
+                    return messages
+                last_error = None
+            except _PASSES as error:
+                failures += 1
+                last_error = error
+                self._client.routes.pull_soon(source.queue.topic)
+                await asyncio.sleep(min(_AGAIN.jittered_s(failures), max(0.0, deadline_s - loop.time())))
+            if polls >= of_count and loop.time() >= deadline_s:
+                if last_error is not None:
+                    raise last_error
+                return []
+
+    async def ack(self, messages: ReceivedMessage | Sequence[ReceivedMessage]) -> None:
+        """They are not delivered to the group again. Raises InvalidReceiptHandle when the invisible time was over,
+        PartialFailure when only some could be acknowledged."""
+        self._client.check_open()
+        messages = [messages] if isinstance(messages, ReceivedMessage) else messages
+        groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, message in enumerate(messages):
+            groups[message.topic, message.address].append(index)
+        shares = [
+            share[start : start + MAX_ACK_COUNT]
+            for share in groups.values()
+            for start in range(0, len(share), MAX_ACK_COUNT)
+        ]
+        outcomes: list[KourouError | None] = [None] * len(messages)
+        answers = await asyncio.gather(*(self._ack([messages[index] for index in share]) for share in shares))
+        for share, answer in zip(shares, answers, strict=True):
+            for index, outcome in zip(share, answer, strict=True):
+                outcomes[index] = outcome
+        failures = [outcome for outcome in outcomes if outcome is not None]
+        if failures and len(failures) == len(messages):
+            raise failures[0]
+        if failures:
+            raise PartialFailure("acknowledging", outcomes)
+
+    async def change_invisible_duration(self, message: ReceivedMessage, duration_s: float) -> None:
+        """The message is delivered again that long from now, at once with 0. Its receipt handle is a new one."""
+        self._client.check_open()
+        await change_invisible_duration(self._client.wire, self._group, message, duration_s)
+
+    async def close(self) -> None:
+        """What was received and not acknowledged goes to others after its invisible time."""
+        await self._client.close()
+
+    def _settings(self) -> v2.Settings:
+        return settings.subscribing(v2.SIMPLE_CONSUMER, self._group, self._subscriptions)
+
+    async def _next_source(self) -> tuple[_Source, int]:
+        """The broker whose turn it is, and how many there are."""
+        sources: list[_Source] = []
+        for topic, expression in self._subscriptions.items():
+            route = await self._client.routes.get(topic)
+            sources += [_Source(queue, expression) for queue in route.readable_brokers()]
+        if not sources:
+            raise InvalidArgument("no subscribed topic has a queue that can be read")
+        self._turn += 1
+        return sources[self._turn % len(sources)], len(sources)
+
+    async def _receive(self, poll: Poll) -> list[ReceivedMessage]:
+        attempt_id = new_attempt_id()
+        try:
+            return await receive(self._client.wire, poll, attempt_id)
+        except TimeoutExceeded:
+            # The answer may be lost with messages in it; asked again in the same name, the broker repeats it.
+            return await receive(self._client.wire, poll, attempt_id)
+
+    async def _ack(self, messages: Sequence[ReceivedMessage]) -> Sequence[KourouError | None]:
+        try:
+            return await acknowledge(self._client.wire, self._group, messages)
+        except KourouError as error:
+            return [error] * len(messages)
+
+
+def checked_subscriptions(subscriptions: Mapping[str, str]) -> dict[str, str]:
+    """A copy. Raises InvalidArgument."""
+    if isinstance(subscriptions, str):
+        raise InvalidArgument(f'subscriptions are {{topic: tags}}, as in {{"{subscriptions}": "*"}}')
+    for topic, tags in subscriptions.items():
+        fault = topic_fault(topic) or (None if tags.strip() else f"the tags of {topic} are blank; * means all")
+        if fault:
+            raise InvalidArgument(fault)
+    return dict(subscriptions)
