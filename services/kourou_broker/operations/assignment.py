@@ -1,7 +1,7 @@
 """Which member of a group owns which queues.
 
-Exclusive: each queue belongs to one member; the answer is a pure function of the sorted members and the sorted queues of
-the whole route, so every broker gives the same one. Shared: nobody owns anything and all compete.
+Exclusive: each queue belongs to one member; the answer is a pure function of the sorted members and the sorted queues
+of the whole route, so every broker gives the same one. Shared: nobody owns anything and all compete.
 """
 
 from collections.abc import Callable, Sequence

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_service.refusal import Refused
 from kourou_broker.state.definitions import Name, name_of
+from kourou_service.refusal import Refused
 
 _SWEEP_INTERVAL_S = 1.0
 _PUSH_TYPES = frozenset((definition_pb2.PUSH_CONSUMER, definition_pb2.LITE_PUSH_CONSUMER))

@@ -4,29 +4,19 @@ from collections.abc import Callable
 
 from kourou.names import dead_letter_topic, group_fault, namespace_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou.protocol.google.protobuf import duration_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations.errors import group_not_found, topic_not_found
-from kourou_service.refusal import Refused
 from kourou_broker.operations.journal import Journal
 from kourou_broker.state import State, records
 from kourou_broker.state.definitions import Group, Name, Topic, name_of
+from kourou_service.client_settings import DEFAULT_MAX_ATTEMPTS, default_retry
 from kourou_service.clock import Clock
+from kourou_service.refusal import Refused
 
 MAX_QUEUES = 1024
 MAX_TOPICS = 100_000
 MAX_GROUPS = 100_000
 MAX_ATTEMPTS = 1000
-DEFAULT_MAX_ATTEMPTS = 16
-
-
-def default_retry(max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> definition_pb2.RetryPolicy:
-    """The classic steps from 10 s to 2 h; the last one repeats."""
-    steps_s = (10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200)
-    return definition_pb2.RetryPolicy(
-        max_attempts=max_attempts,
-        customized_backoff=definition_pb2.CustomizedBackoff(next=[duration_pb2.Duration(seconds=s) for s in steps_s]),
-    )
 
 
 class Definitions:
@@ -160,9 +150,7 @@ class Definitions:
         self.on_topic(Name("", ""))
 
 
-_PERMISSIONS = frozenset(
-    (definition_pb2.NONE, definition_pb2.READ, definition_pb2.WRITE, definition_pb2.READ_WRITE)
-)
+_PERMISSIONS = frozenset((definition_pb2.NONE, definition_pb2.READ, definition_pb2.WRITE, definition_pb2.READ_WRITE))
 _READABLE = frozenset((definition_pb2.READ, definition_pb2.READ_WRITE))
 _WRITABLE = frozenset((definition_pb2.WRITE, definition_pb2.READ_WRITE))
 

@@ -8,12 +8,12 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations import receipt
 from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.clients import Client
-from kourou_service.refusal import Refused
 from kourou_broker.operations.subscription import Context, Delivery, Poll, Subscription
 from kourou_broker.state import Fate
 from kourou_broker.state.definitions import Group, Name, Topic
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
+from kourou_service.refusal import Refused
 
 _NOT_OWNER_WAIT_S = 1.0
 """Who asks a queue that is not his gets an empty answer after this time: at once, it would ask again at once."""
@@ -35,14 +35,11 @@ class Deliveries:
         self._times = times
         self._by_topic: dict[int, dict[int, Subscription]] = {}
         self._owners: dict[tuple[int, int], dict[int, str] | None] = {}
-        context.journal.on_messages = self._on_messages
 
     async def receive(self, group: Group, topic: Topic, client: Client, poll: Poll, wait_s: float) -> list[Delivery]:
         """Up to batch_size messages; empty when none came within wait_s."""
         if poll.queue is not None and poll.queue >= len(topic.queues):
-            raise Refused(
-                definition_pb2.BAD_REQUEST, f"topic {topic.name} has no queue {poll.queue} on this broker"
-            )
+            raise Refused(definition_pb2.BAD_REQUEST, f"topic {topic.name} has no queue {poll.queue} on this broker")
         subscription = self._subscription(group, topic)
         owners = self._owners_of(group, topic)
         if owners is None or not client.is_push_consumer:
@@ -51,7 +48,7 @@ class Deliveries:
             await asyncio.sleep(min(wait_s, _NOT_OWNER_WAIT_S))
             return []
         subscription.park(poll)
-        timer = asyncio.get_running_loop().call_later(wait_s, poll.end, [])
+        timer = asyncio.get_running_loop().call_later(wait_s, poll.end)
         try:
             return await poll.answer
         finally:
@@ -182,7 +179,8 @@ class Deliveries:
             subscription = groups[group.id] = Subscription(self._context, group, topic)
         return subscription
 
-    def _on_messages(self, topic_id: int) -> None:
+    def on_messages(self, topic_id: int) -> None:
+        """New messages of the topic can be delivered."""
         for subscription in self._by_topic.get(topic_id, {}).values():
             subscription.wake()
 

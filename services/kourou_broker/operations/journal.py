@@ -14,12 +14,11 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.log import Log
 from kourou_broker.log.section import Section
 from kourou_broker.operations.errors import topic_not_found
-from kourou_service.refusal import Refused
 from kourou_broker.state import Fate, Kind, State, records
 from kourou_broker.state.definitions import Queue, Topic
 from kourou_broker.state.progress import Progress
 from kourou_service.clock import Clock
-
+from kourou_service.refusal import Refused
 
 _MAX_FRAME_BYTES = 8 * 1024 * 1024
 _MAX_SECTIONS = 32_768
@@ -32,7 +31,7 @@ class Stored(NamedTuple):
     queue: int
     base: int
     position: int
-    index: int
+    place: int
 
 
 OnStored = Callable[[Stored | Refused], None]
@@ -129,7 +128,12 @@ class Journal:
     async def durable(self) -> None:
         """Returns when all that was recorded up to now is on the disk."""
         done = self._loop.create_future()
-        self.when_durable(lambda: done.done() or done.set_result(None))
+
+        def resolve() -> None:
+            if not done.done():  # it is cancelled when its caller is
+                done.set_result(None)
+
+        self.when_durable(resolve)
         await done
 
     def _admit(self, size: int) -> None:
@@ -141,7 +145,7 @@ class Journal:
         if self.waiting_bytes + size > self._max_waiting_bytes and self.waiting_bytes:
             raise Refused(
                 definition_pb2.TOO_MANY_REQUESTS,
-                f"{self.waiting_bytes} bytes wait for the disk, at most {self._max_waiting_bytes} may: send more slowly",
+                f"{self.waiting_bytes} bytes wait for the disk, {self._max_waiting_bytes} may: send more slowly",
             )
 
     def _record(self, section: Section) -> None:

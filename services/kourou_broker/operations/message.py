@@ -10,10 +10,10 @@ import zlib
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_service.refusal import Refused
 from kourou_broker.state.records import MESSAGE_ROW
+from kourou_service.client_settings import MAX_BODY_BYTES
+from kourou_service.refusal import Refused
 
-MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_PROPERTIES_BYTES = 64 * 1024
 MAX_PROPERTIES = 128
 MAX_NAME_BYTES = 1024
@@ -21,9 +21,34 @@ MAX_NAME_BYTES = 1024
 
 _RESERVED_PREFIX = "__"
 _RESERVED_PROPERTIES = frozenset(
-    "KEYS TAGS WAIT DELAY RETRY_TOPIC REAL_TOPIC REAL_QID TRAN_MSG PGROUP MIN_OFFSET MAX_OFFSET BUYER_ID"
-    " ORIGIN_MESSAGE_ID TRANSFER_FLAG CORRECTION_FLAG MQ2_FLAG RECONSUME_TIME MSG_REGION TRACE_ON UNIQ_KEY"
-    " MAX_RECONSUME_TIMES CONSUME_START_TIME POP_CK INSTANCE_ID TIMER_DELIVER_MS TIMER_DELAY_SEC".split()
+    [
+        "KEYS",
+        "TAGS",
+        "WAIT",
+        "DELAY",
+        "RETRY_TOPIC",
+        "REAL_TOPIC",
+        "REAL_QID",
+        "TRAN_MSG",
+        "PGROUP",
+        "MIN_OFFSET",
+        "MAX_OFFSET",
+        "BUYER_ID",
+        "ORIGIN_MESSAGE_ID",
+        "TRANSFER_FLAG",
+        "CORRECTION_FLAG",
+        "MQ2_FLAG",
+        "RECONSUME_TIME",
+        "MSG_REGION",
+        "TRACE_ON",
+        "UNIQ_KEY",
+        "MAX_RECONSUME_TIMES",
+        "CONSUME_START_TIME",
+        "POP_CK",
+        "INSTANCE_ID",
+        "TIMER_DELIVER_MS",
+        "TIMER_DELAY_SEC",
+    ]
 )
 """Names that RocketMQ keeps for itself: an application that used them could not move back."""
 _DELIVERY_FIELDS = (

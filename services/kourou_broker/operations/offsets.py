@@ -2,10 +2,10 @@
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.log import Log
-from kourou_service.refusal import Refused
 from kourou_broker.operations.journal import Journal
 from kourou_broker.state import State, records
 from kourou_broker.state.definitions import Group, Queue
+from kourou_service.refusal import Refused
 
 
 class Offsets:

@@ -4,11 +4,11 @@ import asyncio
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_service.refusal import Refused
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
 from kourou_broker.operations.subscription import MAX_BATCH_BYTES
 from kourou_broker.operations.tag_filter import TagFilter
 from kourou_broker.state.definitions import Queue
+from kourou_service.refusal import Refused
 
 _SECTIONS_A_SLICE = 16
 

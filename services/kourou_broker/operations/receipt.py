@@ -10,10 +10,10 @@ import struct
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_service.refusal import Refused
 from kourou_broker.state import State
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
+from kourou_service.refusal import Refused
 
 _LAYOUT = struct.Struct("<IIIQQQ")
 
@@ -41,7 +41,7 @@ def decode(handle: str) -> Receipt:
 
 
 def resolve(state: State, handle: str, group_id: int, topic_id: int) -> tuple[Progress, int, Lease]:
-    """-> the progress, offset and lease that the handle stands for. Raises Refused when it is foreign or has expired."""
+    """-> the progress, offset and lease that the handle stands for. Raises Refused when it is foreign or expired."""
     receipt = decode(handle)
     progress = state.progress.get((receipt.group, receipt.topic, receipt.queue))
     lease = progress.pending.get(receipt.offset) if progress is not None else None

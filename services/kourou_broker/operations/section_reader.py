@@ -19,8 +19,8 @@ class StoredMessage(NamedTuple):
     tag_hash: int
     stored_ms: int
     position: int
-    """Of the section in the log; with the index it names the message for good."""
-    index: int
+    """Of the section in the log; with the place it names the message for good."""
+    place: int
 
 
 class MessageSection:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.definitions import Definitions, can_write
-from kourou_service.refusal import Refused
 from kourou_broker.operations.journal import Journal, OnStored
 from kourou_broker.operations.message import check, split
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Topic
 from kourou_service.clock import Clock
+from kourou_service.refusal import Refused
 
 MAX_MESSAGES = 4096
 
@@ -24,7 +24,7 @@ class Sending:
         """Why this broker takes no messages although its permission allows it; empty when it does."""
 
     def send(self, messages: Sequence[definition_pb2.Message], on_stored: OnStored) -> None:
-        """on_stored is called when all are durable. Raises Refused, and then none is stored. The messages are used up."""
+        """on_stored is called when all are durable. Raises Refused, and then none is stored. Uses the messages up."""
         if not messages:
             raise Refused(definition_pb2.BAD_REQUEST, "the request holds no message")
         if len(messages) > MAX_MESSAGES:

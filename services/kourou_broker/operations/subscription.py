@@ -1,4 +1,4 @@
-"""Delivery to one group from one topic of this broker: parked polls on one side, due and fresh messages on the other."""
+"""Delivery to one group from one topic of this broker: parked polls here, due and fresh messages there."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,6 @@ from typing import NamedTuple
 import structlog
 
 from kourou_broker.operations.dead_letter import DeadLetters
-from kourou_service.refusal import Refused
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.section_reader import MessageSection, SectionReader, StoredMessage
 from kourou_broker.operations.tag_filter import TagFilter
@@ -18,6 +17,7 @@ from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
 from kourou_service.clock import Clock
+from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
 
@@ -45,13 +45,11 @@ class Poll:
     attempt_id: str
     queue: int | None
     """The only queue it asks; None: any of the topic."""
-    answer: asyncio.Future[list[Delivery]] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    answer: asyncio.Future[list[Delivery]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def end(self, deliveries: list[Delivery]) -> None:
+    def end(self, deliveries: Sequence[Delivery] = ()) -> None:
         if not self.answer.done():
-            self.answer.set_result(deliveries)
+            self.answer.set_result(list(deliveries))
 
 
 class LeaseNumbers:
@@ -107,7 +105,7 @@ class Subscription:
         """The poll's answer is set as soon as there is a message for it; who gave it up calls `leave`."""
         for other in self._polls:
             if poll.attempt_id and other.attempt_id == poll.attempt_id:
-                other.end([])  # the client asks again: nobody reads the first answer
+                other.end()  # the client asks again: nobody reads the first answer
         self._polls.append(poll)
         self.wake()
 
@@ -139,7 +137,7 @@ class Subscription:
         """Ends the polls of those who do not own their queue any more."""
         for poll in [poll for poll in self._polls if lost(poll)]:
             self._polls.remove(poll)
-            poll.end([])
+            poll.end()
 
     def close(self) -> None:
         self.end_polls(lambda _poll: True)
@@ -280,9 +278,7 @@ class Subscription:
         found = [await self._context.reader.message(queue, offset) for offset in offsets]
         return [message for message in found if message is not None]
 
-    def _lend(
-        self, queue: Queue, poll: Poll, messages: list[StoredMessage], attempt: int, high: int
-    ) -> list[Delivery]:
+    def _lend(self, queue: Queue, poll: Poll, messages: list[StoredMessage], attempt: int, high: int) -> list[Delivery]:
         context = self._context
         lease = Lease(
             context.numbers.incarnation,

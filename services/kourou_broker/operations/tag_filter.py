@@ -3,9 +3,9 @@
 from functools import lru_cache
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_service.refusal import Refused
 from kourou_broker.operations.message import tag_hash
 from kourou_broker.operations.section_reader import StoredMessage
+from kourou_service.refusal import Refused
 
 MAX_EXPRESSION_LENGTH = 4096
 
@@ -33,7 +33,8 @@ def compile_filter(expression: definition_pb2.FilterExpression) -> TagFilter:
     """Raises Refused for what is no tag expression."""
     if expression.type == definition_pb2.SQL:
         raise Refused(
-            definition_pb2.ILLEGAL_FILTER_EXPRESSION, "SQL filters are not supported yet: filter by tags, as in 'a || b'"
+            definition_pb2.ILLEGAL_FILTER_EXPRESSION,
+            "SQL filters are not supported yet: filter by tags, as in 'a || b'",
         )
     return _compile(expression.expression)
 

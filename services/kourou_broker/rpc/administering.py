@@ -177,7 +177,7 @@ class AdministeringDoor:
                 return queue.first_offset
             case "last":
                 return queue.next_offset
-            case None:
+            case _:
                 raise Refused(definition_pb2.BAD_REQUEST, "the request does not say where to set the offset")
 
     async def _find_messages(
@@ -201,15 +201,15 @@ class AdministeringDoor:
                 found = await self._search.by_time(
                     self._topic(request), span.begin.ToMilliseconds(), span.end.ToMilliseconds(), limit
                 )
-            case None:
+            case _:
                 raise Refused(definition_pb2.BAD_REQUEST, "the request does not say what to look for")
         return broker_pb2.FindMessagesResponse(
             status=OK,
             messages=[
                 broker_pb2.FoundMessage(
                     message=self._deliverer.found(queue.id, message),
-                    position=broker_pb2.LogPosition(position=message.position, index=message.index),
-                    offset_message_id=self._status.offset_message_id(message.position, message.index),
+                    position=broker_pb2.LogPosition(position=message.position, index=message.place),
+                    offset_message_id=self._status.offset_message_id(message.position, message.place),
                 )
                 for queue, message in found
             ],

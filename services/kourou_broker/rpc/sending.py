@@ -9,7 +9,7 @@ from kourou_service.engine import Engine, UnaryCall
 from kourou_service.refusal import Refused
 
 STORED_HEADER = "x-kourou-stored"
-"""Trailing metadata: `queue.position.index` of the first entry; each further one has the next index (and offset)."""
+"""Trailing metadata: `queue.position.place` of the first entry; each further one has the next place and offset."""
 PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
 
 
@@ -35,7 +35,7 @@ class _Send:
             entry.message_id = message_id
             entry.offset = offset
             offset += 1
-        trailing = ((STORED_HEADER, f"{where.queue}.{where.position}.{where.index}"),)
+        trailing = ((STORED_HEADER, f"{where.queue}.{where.position}.{where.place}"),)
         self._call.reply(response.SerializeToString(), trailing)
 
 
@@ -61,5 +61,3 @@ class SendingDoor:
 def _refused(problem: Exception) -> bytes:
     response = refusal(service_pb2.SendMessageResponse, problem, service_rpc.SEND_MESSAGE.path)
     return response.SerializeToString()
-
-

@@ -23,7 +23,7 @@ def snapshots(medium: Medium) -> list[int]:
 def newest(medium: Medium) -> tuple[State, int, list[str]]:
     """-> the state of the newest whole snapshot, its position, and what is wrong with those that had to be passed over.
 
-    A new state at position 0 when there is no snapshot. Whether the log reaches back to the position is the log's to see.
+    A new state at position 0 when there is no snapshot. Whether the log reaches back to it is the log's to see.
     """
     faults: list[str] = []
     for position in snapshots(medium):

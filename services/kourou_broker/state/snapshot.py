@@ -5,9 +5,9 @@ magic (8 bytes), CRC-32C of the rest (4), format (4), then a kourou.log.v1.Snaps
 
 import struct
 
-import google_crc32c
 
 from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.log.checksum import value
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Carried
 from kourou_broker.state.progress import Progress
@@ -49,7 +49,7 @@ def encode(state: State, position: int) -> bytes:
         progress=[_progress_out(progress) for progress in state.progress.values()],
     )
     body = struct.pack("<I", _FORMAT) + snapshot.SerializeToString()
-    return struct.pack("<8sI", _MAGIC, google_crc32c.value(body)) + body
+    return struct.pack("<8sI", _MAGIC, value(body)) + body
 
 
 def decode(data: bytes) -> tuple[State, int]:
@@ -57,7 +57,7 @@ def decode(data: bytes) -> tuple[State, int]:
     if len(data) < _HEAD.size:
         raise DamagedSnapshot("it is too short")
     magic, crc, format_ = _HEAD.unpack_from(data)
-    if magic != _MAGIC or google_crc32c.value(data[12:]) != crc:
+    if magic != _MAGIC or value(data[12:]) != crc:
         raise DamagedSnapshot("its checksum is wrong")
     if format_ != _FORMAT:
         raise DamagedSnapshot(f"its format {format_} is newer than this version's {_FORMAT}")
@@ -111,4 +111,3 @@ def _lease_in(saved: record_pb2.LeaseState) -> Lease:
         saved.client_id,
         list(saved.offsets),
     )
-

@@ -1,0 +1,187 @@
+"""A broker without its doors: log, state and operations, wired together. Real or simulated, it is the same."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from kourou_broker.log.frame import Frame
+from kourou_broker.log.log import Log
+from kourou_broker.log.medium import Medium
+from kourou_broker.log.options import LogOptions
+from kourou_broker.log.worker import Worker
+from kourou_broker.operations.assignment import Assignments, QueueId
+from kourou_broker.operations.clients import Clients
+from kourou_broker.operations.dead_letter import DeadLetters
+from kourou_broker.operations.definitions import Definitions
+from kourou_broker.operations.delivery import Deliveries, InvisibleTimes
+from kourou_broker.operations.journal import Journal
+from kourou_broker.operations.offsets import Offsets
+from kourou_broker.operations.pull import Pulling
+from kourou_broker.operations.retention import Retention
+from kourou_broker.operations.search import Lookup, Search
+from kourou_broker.operations.section_reader import SectionReader
+from kourou_broker.operations.send import Sending
+from kourou_broker.operations.snapshots import Snapshots
+from kourou_broker.operations.subscription import Context, LeaseNumbers
+from kourou_broker.settings import BrokerSettings
+from kourou_broker.state import fold
+from kourou_broker.state.definitions import Topic
+from kourou_service.clock import Clock
+
+_logger = structlog.stdlib.get_logger("kourou_broker")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a broker needs of the world, and what a simulation replaces."""
+
+    clock: Clock
+    medium: Medium
+    committer: Worker
+    """Writes and syncs the log; nothing else may wait in it."""
+    reader: Worker
+    background: Worker
+    lookup: Lookup
+    fold_to: Callable[[int], Awaitable[bytes]]
+    """Makes the snapshot of a log position, outside of this process."""
+    incarnation: int
+    """Random, new at every start."""
+    fatal: Callable[[BaseException], None]
+    """The log cannot be written any more: the process must stop."""
+
+
+class BrokerCore:
+    """Built in the running loop: recovery happens here, and takes its time. Raises LogError and OSError."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        surroundings: Surroundings,
+        route: Callable[[Topic], list[QueueId] | None],
+    ) -> None:
+        """route gives a topic's readable queues over all brokers, sorted; None as long as no NameServer told it."""
+        self._name = settings.name
+        self._route = route
+        clock, medium = surroundings.clock, surroundings.medium
+        state, position, faults = fold.newest(medium)
+        for fault in faults:
+            _logger.warning("a snapshot is passed over", fault=fault)
+
+        def apply(frame: Frame) -> None:
+            for section in frame.sections:
+                state.apply(section, section.position)
+
+        self.medium = medium
+        self.state = state
+        self.log = Log.recover(
+            medium,
+            surroundings.committer,
+            _log_options(settings),
+            position,
+            apply,
+            reader=surroundings.reader,
+            background=surroundings.background,
+        )
+        self.log.on_failure = surroundings.fatal
+        self.journal = Journal(state, self.log, clock, max_waiting_bytes=settings.max_waiting_bytes)
+        self.clients = Clients(
+            silence_s=settings.client_silence_s,
+            stream_grace_s=settings.client_stream_grace_s,
+            max_clients=settings.max_clients,
+        )
+        self.definitions = Definitions(
+            state, self.journal, clock, auto_create_groups=settings.auto_create_groups
+        )
+        self.sending = Sending(state, self.definitions, self.journal, clock)
+        reader = SectionReader(self.log)
+        self.pulling = Pulling(reader)
+        self.offsets = Offsets(state, self.journal, self.log)
+        self.search = Search(state, self.log, reader, surroundings.lookup)
+        context = Context(
+            state=state,
+            journal=self.journal,
+            reader=reader,
+            dead_letters=DeadLetters(self.definitions, self.journal),
+            clock=clock,
+            numbers=LeaseNumbers(surroundings.incarnation),
+            may_live=self.clients.may_live,
+            max_pending=settings.max_pending_messages,
+        )
+        self.assignments = Assignments(self.clients, settings.name, self._queues_of)
+        times = InvisibleTimes(default_ms=settings.invisible_time_ms)
+        self.deliveries = Deliveries(context, self.assignments, times)
+        self._retention = self._build_retention(settings, surroundings, reader)
+        self._retention_task: asyncio.Task[None] | None = None
+        self._connect()
+
+    def start(self) -> None:
+        self._retention_task = asyncio.get_running_loop().create_task(self._retention.run())
+
+    async def close(self) -> None:
+        """Everything is on the disk, and nothing waits any more."""
+        if self._retention_task is not None:
+            self._retention_task.cancel()
+        self.deliveries.close()
+        self.clients.close()
+        await self.journal.durable()
+        await self.log.close()
+
+    async def check_retention(self) -> None:
+        """What otherwise happens every retention_interval_s."""
+        await self._retention.check()
+
+    def _connect(self) -> None:
+        """Who hears of what."""
+
+        def on_messages(topic_id: int) -> None:
+            self.deliveries.on_messages(topic_id)
+            self.pulling.on_messages(topic_id)
+
+        self.journal.on_messages = on_messages
+        self.clients.on_group_change = self.deliveries.members_changed
+        self.clients.on_gone = self.deliveries.client_gone
+
+    def _queues_of(self, topic: Topic) -> list[QueueId]:
+        """The whole route; this broker's own queues as long as nobody told more."""
+        route = self._route(topic)
+        return route if route is not None else [QueueId(self._name, queue.id) for queue in topic.queues]
+
+    def _build_retention(
+        self, settings: BrokerSettings, surroundings: Surroundings, reader: SectionReader
+    ) -> Retention:
+        async def in_background(work: Callable[[], Any]) -> Any:
+            done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            surroundings.background.submit(work, done.set_result, done.set_exception)
+            return await done
+
+        snapshots = Snapshots(
+            self.log,
+            surroundings.medium,
+            every_bytes=settings.snapshot_every_bytes,
+            fold_to=surroundings.fold_to,
+            in_background=in_background,
+        )
+        return Retention(
+            state=self.state,
+            log=self.log,
+            journal=self.journal,
+            reader=reader,
+            snapshots=snapshots,
+            clock=surroundings.clock,
+            retention_ms=int(settings.retention_hours * 3_600_000),
+            retention_bytes=settings.retention_bytes,
+            interval_s=settings.retention_interval_s,
+        )
+
+
+def _log_options(settings: BrokerSettings) -> LogOptions:
+    return LogOptions(
+        segment_bytes=settings.segment_bytes,
+        flush=settings.flush,
+        flush_interval_ms=settings.flush_interval_ms,
+        cache_bytes=settings.cache_bytes,
+        disk_watermark_bytes=settings.disk_watermark_bytes,
+    )

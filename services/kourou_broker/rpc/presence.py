@@ -1,0 +1,91 @@
+"""Telemetry, Heartbeat and NotifyClientTermination: how clients say that they are there, what they are, and that they go."""
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
+from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.operations.clients import Client, Clients
+from kourou_broker.operations.definitions import Definitions
+from kourou_broker.rpc.sending import PRODUCER_GROUP_HEADER
+from kourou_broker.state.definitions import name_of
+from kourou_service.client_settings import GroupFacts, settings_answer
+from kourou_service.door import OK, client_id, parse, serve_unary, status
+from kourou_service.engine import Call, Engine, StreamCall
+from kourou_service.refusal import Refused
+
+_CONSUMERS = frozenset(
+    (
+        definition_pb2.PUSH_CONSUMER,
+        definition_pb2.SIMPLE_CONSUMER,
+        definition_pb2.PULL_CONSUMER,
+    )
+)
+_LITE = frozenset((definition_pb2.LITE_PUSH_CONSUMER, definition_pb2.LITE_SIMPLE_CONSUMER))
+_KNOWN = _CONSUMERS | {definition_pb2.PRODUCER}
+
+
+class PresenceDoor:
+    def __init__(self, definitions: Definitions, clients: Clients) -> None:
+        self._definitions = definitions
+        self._clients = clients
+
+    def open(self, engine: Engine) -> None:
+        engine.stream(service_rpc.TELEMETRY.path, self._telemetry)
+        serve_unary(engine, service_rpc.HEARTBEAT, self._heartbeat)
+        serve_unary(engine, service_rpc.NOTIFY_CLIENT_TERMINATION, self._terminate)
+
+    async def _telemetry(self, call: StreamCall) -> None:
+        """The stream stays open as long as the client lives; its end is how a silent death is noticed."""
+        try:
+            client = self._client(call)
+        except Refused as problem:
+            await _send(call, service_pb2.TelemetryCommand(status=status(problem.code, problem.message)))
+            return
+        self._clients.stream_opened(client)
+        try:
+            while (data := await call.receive()) is not None:
+                command = parse(service_pb2.TelemetryCommand, data)
+                if command.HasField("settings"):
+                    await _send(call, self._settings(client, command.settings))
+        finally:
+            self._clients.stream_closed(client)
+
+    def _settings(self, client: Client, settings: definition_pb2.Settings) -> service_pb2.TelemetryCommand:
+        try:
+            group = None
+            _check_type(settings.client_type)
+            if settings.HasField("subscription"):
+                definition = self._definitions.group(settings.subscription.group).definition
+                group = GroupFacts(definition.retry, fifo=definition.order == record_pb2.ORDER_FIFO)
+            self._clients.configure(client, settings)
+        except Refused as problem:
+            return service_pb2.TelemetryCommand(status=status(problem.code, problem.message))
+        return settings_answer(settings, group)
+
+    async def _heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:
+        client = self._client(call)
+        _check_type(request.client_type)
+        if request.client_type in _CONSUMERS and request.HasField("group"):
+            self._definitions.group(request.group)
+            self._clients.join(client, request.client_type, name_of(request.group))
+        elif client.type == definition_pb2.CLIENT_TYPE_UNSPECIFIED:
+            client.type = request.client_type
+        return service_pb2.HeartbeatResponse(status=OK)
+
+    async def _terminate(
+        self, request: service_pb2.NotifyClientTerminationRequest, call: Call
+    ) -> service_pb2.NotifyClientTerminationResponse:
+        self._clients.leave(client_id(call))
+        return service_pb2.NotifyClientTerminationResponse(status=OK)
+
+    def _client(self, call: Call) -> Client:
+        return self._clients.touch(client_id(call), call, str(call.metadata.get(PRODUCER_GROUP_HEADER, "")))
+
+
+def _check_type(type_: int) -> None:
+    if type_ in _LITE:
+        raise Refused(definition_pb2.UNSUPPORTED, "LITE consumers are not supported yet")
+    if type_ not in _KNOWN:
+        raise Refused(definition_pb2.UNRECOGNIZED_CLIENT_TYPE, f"unknown client type {type_}")
+
+
+async def _send(call: StreamCall, command: service_pb2.TelemetryCommand) -> None:
+    await call.send(command.SerializeToString())

@@ -1,0 +1,22 @@
+"""Calls of the API whose time has not come: refused clearly, each in its own response."""
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_rpc
+from kourou.protocol.method import UnaryMethod
+from kourou_service.door import status
+from kourou_service.engine import Engine, UnaryCall
+
+_LATER: tuple[tuple[UnaryMethod, str], ...] = (
+    (service_rpc.END_TRANSACTION, "transactional messages are not supported yet"),
+    (service_rpc.RECALL_MESSAGE, "delayed messages, and so their recall, are not supported yet"),
+    (service_rpc.SYNC_LITE_SUBSCRIPTION, "LITE topics are not supported yet"),
+)
+
+
+def open_unsupported(engine: Engine) -> None:
+    for method, reason in _LATER:
+        answer = method.response(status=status(definition_pb2.UNSUPPORTED, reason)).SerializeToString()
+
+        def refuse(_request: bytes, call: UnaryCall, answer: bytes = answer) -> None:
+            call.reply(answer)
+
+        engine.unary(method.path, refuse)
