@@ -1,0 +1,133 @@
+"""`kourou group`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from kourou.cli import admin as admin_service
+from kourou.cli.options import DEFAULT_ADMIN, Admin, GroupName, Json, Yes, resource, shown
+from kourou.cli.output import show_fields, show_rows
+from kourou.cli.root import warn
+from kourou.protocol.kourou.admin.v1 import admin_rpc
+from kourou.protocol.kourou.admin.v1.admin_pb2 import (
+    ChangeGroupRequest,
+    CreateGroupRequest,
+    DeleteGroupRequest,
+    Group,
+    GroupSettings,
+    ListGroupsRequest,
+)
+from kourou.protocol.kourou.log.v1 import record_pb2
+
+app = typer.Typer(help="Consumer groups: create, list, show, change, delete.", no_args_is_help=True)
+
+
+class Order(StrEnum):
+    CONCURRENT = "concurrent"
+    FIFO = "fifo"
+
+
+class Assignment(StrEnum):
+    EXCLUSIVE = "exclusive"
+    SHARED = "shared"
+
+
+_ORDERS = {Order.CONCURRENT: record_pb2.ORDER_CONCURRENT, Order.FIFO: record_pb2.ORDER_FIFO}
+_ASSIGNMENTS = {
+    Assignment.EXCLUSIVE: record_pb2.ASSIGNMENT_EXCLUSIVE,
+    Assignment.SHARED: record_pb2.ASSIGNMENT_SHARED,
+}
+
+MaxAttempts = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Deliveries of a message before it goes to the dead-letter topic.")
+]
+OrderOption = Annotated[Order | None, typer.Option("--order", help="Order within message groups; fifo comes later.")]
+AssignmentOption = Annotated[
+    Assignment | None, typer.Option("--assignment", help="Each queue to one member, or all members share all queues.")
+]
+
+
+@app.command()
+def create(
+    name: GroupName,
+    max_attempts: MaxAttempts = None,
+    order: OrderOption = None,
+    assignment: AssignmentOption = None,
+    admin: Admin = DEFAULT_ADMIN,
+) -> None:
+    """Create a consumer group, on all brokers (16 attempts, concurrent, exclusive unless told otherwise)."""
+    request = CreateGroupRequest(name=resource(name), settings=_settings(max_attempts, order, assignment))
+    response = admin_service.call(admin, admin_rpc.CREATE_GROUP, request)
+    print(f"group {shown(response.group.name)} created on {admin_service.done_by(response.outcomes)}")
+    admin_service.refuse_partial(response.outcomes)
+
+
+@app.command("list")
+def list_groups(json: Json = False, admin: Admin = DEFAULT_ADMIN) -> None:
+    """List all consumer groups."""
+    response = admin_service.call(admin, admin_rpc.LIST_GROUPS, ListGroupsRequest())
+    rows = [_row(group) for group in response.groups]
+    columns = ["name", "max_attempts", "order", "assignment", "brokers", "differing_brokers"]
+    show_rows(rows, json, columns, "no groups; `kourou group create NAME` makes one")
+    admin_service.warn_missing(response.failures)
+
+
+@app.command()
+def show(name: GroupName, json: Json = False, admin: Admin = DEFAULT_ADMIN) -> None:
+    """Show one consumer group; `kourou progress GROUP` shows how far it has read."""
+    response = admin_service.call(admin, admin_rpc.LIST_GROUPS, ListGroupsRequest(name=resource(name)))
+    group = response.groups[0]
+    show_fields(_row(group), json)
+    if group.differing_brokers:
+        warn(f"{', '.join(group.differing_brokers)}: another version; it is brought up to date when it answers")
+    admin_service.warn_missing(response.failures)
+
+
+@app.command()
+def change(
+    name: GroupName,
+    max_attempts: MaxAttempts = None,
+    order: OrderOption = None,
+    assignment: AssignmentOption = None,
+    admin: Admin = DEFAULT_ADMIN,
+) -> None:
+    """Change what is given; the rest stays."""
+    request = ChangeGroupRequest(name=resource(name), settings=_settings(max_attempts, order, assignment))
+    response = admin_service.call(admin, admin_rpc.CHANGE_GROUP, request)
+    print(f"group {name} changed on {admin_service.done_by(response.outcomes)}")
+    admin_service.refuse_partial(response.outcomes)
+
+
+@app.command()
+def delete(name: GroupName, yes: Yes = False, admin: Admin = DEFAULT_ADMIN) -> None:
+    """Delete a consumer group with its progress, on all brokers."""
+    if not yes:
+        typer.confirm(f"Delete group {name} with its progress?", abort=True)
+    response = admin_service.call(admin, admin_rpc.DELETE_GROUP, DeleteGroupRequest(name=resource(name)))
+    print(f"group {name} deleted on {admin_service.done_by(response.outcomes)}")
+    admin_service.refuse_partial(response.outcomes)
+
+
+def _settings(max_attempts: int | None, order: Order | None, assignment: Assignment | None) -> GroupSettings:
+    settings = GroupSettings(max_attempts=max_attempts)
+    if order is not None:
+        settings.order = _ORDERS[order]
+    if assignment is not None:
+        settings.assignment = _ASSIGNMENTS[assignment]
+    return settings
+
+
+def _row(group: Group) -> dict[str, Any]:
+    settings = group.settings
+    return {
+        "name": shown(group.name),
+        "max_attempts": settings.max_attempts,
+        "order": record_pb2.Order.Name(settings.order).removeprefix("ORDER_").lower(),
+        "assignment": record_pb2.Assignment.Name(settings.assignment).removeprefix("ASSIGNMENT_").lower(),
+        "version": group.version,
+        "brokers": list(group.brokers),
+        "differing_brokers": list(group.differing_brokers),
+    }

@@ -1,0 +1,121 @@
+"""`kourou message`: finding messages."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any
+
+import typer
+
+from kourou.cli import admin as admin_service
+from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, resource
+from kourou.cli.output import show_rows
+from kourou.cli.times import TIME_HELP, milliseconds, timestamp
+from kourou.errors import CorruptMessage
+from kourou.message import ReceivedMessage
+from kourou.protocol.kourou.admin.v1 import admin_rpc
+from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessagesRequest
+from kourou.protocol.kourou.broker.v1.broker_pb2 import TimeSpan
+
+app = typer.Typer(help="Find messages.", no_args_is_help=True)
+
+_PREVIEW_CHARS = 60
+
+
+@app.callback()
+def message() -> None:
+    """Find messages."""
+
+
+@app.command()
+def find(
+    topic: Annotated[str | None, typer.Option(help="Needed with all but --offset-id.")] = None,
+    message_id: Annotated[str | None, typer.Option("--id", help="The message id.")] = None,
+    offset_id: Annotated[
+        str | None, typer.Option("--offset-id", help="The broker's own id, such as broker-a@1f40.3.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="One of the message's keys.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help=f"Stored then or later. {TIME_HELP}")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Stored before then; default: now.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=256, help="At most so many.")] = 64,
+    json: Json = False,
+    admin: Admin = DEFAULT_ADMIN,
+) -> None:
+    """Find messages by exactly one of: --id, --offset-id, --key, or --from with --to."""
+    by_time = start is not None or end is not None
+    if [message_id is not None, offset_id is not None, key is not None, by_time].count(True) != 1:
+        raise typer.BadParameter("give exactly one of --id, --offset-id, --key, or --from with --to")
+    if topic is None and offset_id is None:
+        raise typer.BadParameter("--topic is needed")
+    request = FindMessagesRequest(limit=limit)
+    if topic is not None:
+        request.topic.CopyFrom(resource(topic))
+    if message_id is not None:
+        request.message_id = message_id
+    elif offset_id is not None:
+        request.offset_message_id = offset_id
+    elif key is not None:
+        request.key = key
+    else:
+        request.time.CopyFrom(_span(start, end))
+    response = admin_service.call(admin, admin_rpc.FIND_MESSAGES, request)
+    rows = [_row(entry) for entry in response.messages]
+    if not json:
+        rows = [{**row, "body": _preview(row)} for row in rows]
+    columns = ["stored_ms", "topic", "broker", "queue", "offset", "message_id", "offset_message_id", "tag", "keys"]
+    show_rows(rows, json, [*columns, "body"], "no such messages")
+    admin_service.warn_missing(response.failures)
+
+
+def _span(start: str | None, end: str | None) -> TimeSpan:
+    """What is absent stays absent: from the first message, until now."""
+    return TimeSpan(
+        begin=None if start is None else timestamp(start),
+        end=None if end is None else timestamp(end),
+    )
+
+
+def _row(entry: BrokerMessage) -> dict[str, Any]:
+    message = ReceivedMessage(entry.found.message, entry.broker, "", -1)
+    system = entry.found.message.system_properties
+    body, encoding = _body(message)
+    return {
+        "topic": message.topic,
+        "broker": entry.broker,
+        "queue": message.queue_id,
+        "offset": message.offset,
+        "message_id": message.message_id,
+        "offset_message_id": entry.found.offset_message_id,
+        "tag": message.tag,
+        "keys": list(message.keys),
+        "properties": message.properties,
+        "born_ms": milliseconds(system.born_timestamp),
+        "born_host": message.born_host,
+        "stored_ms": milliseconds(system.store_timestamp),
+        "size_bytes": message.size_bytes,
+        "body": body,
+        "body_encoding": encoding,
+    }
+
+
+def _body(message: ReceivedMessage) -> tuple[str | None, str | None]:
+    """The body as JSON can hold it: text ("utf-8"), or "base64" for bytes that are none."""
+    try:
+        body = message.body
+    except CorruptMessage:
+        return None, None
+    try:
+        return body.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(body).decode(), "base64"
+
+
+def _preview(row: dict[str, Any]) -> str:
+    body = row["body"]
+    if body is None:
+        return "(cannot be unpacked)"
+    if row["body_encoding"] == "base64":
+        return f"({row['size_bytes']} bytes that are no text)"
+    return body if len(body) <= _PREVIEW_CHARS else body[: _PREVIEW_CHARS - 1] + "…"

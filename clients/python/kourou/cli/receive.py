@@ -1,0 +1,156 @@
+"""`kourou receive`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from contextlib import ExitStack, suppress
+from typing import IO, Annotated, Any, TypeVar
+
+import typer
+
+from kourou import AsyncSimpleConsumer, ReceivedMessage
+from kourou.cli.digest import LinesDigest
+from kourou.cli.interrupt import INTERRUPTED, interruptible
+from kourou.cli.meter import Meter, say_digest
+from kourou.cli.options import DEFAULT_NAMESRV, Namesrv
+from kourou.cli.root import warn
+from kourou.errors import (
+    AccessDenied,
+    InvalidArgument,
+    InvalidRequest,
+    KourouError,
+    NotFound,
+    PartialFailure,
+    Unsupported,
+)
+
+_BATCH_COUNT = 32
+_RECEIVERS = 4
+# Long enough for writing a batch; what a killed command had in its hands comes again after it.
+_INVISIBLE_S = 60.0
+_RETRY_S = 1.0
+_HOPELESS = (NotFound, InvalidRequest, InvalidArgument, AccessDenied, Unsupported)
+
+T = TypeVar("T")
+
+
+def receive(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    group: Annotated[str, typer.Option(help="The consumer group: it gets each message once.")],
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages.")] = None,
+    idle_s: Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds without one.")] = None,
+    output: Annotated[str, typer.Option(metavar="FILE|-", help="Where the bodies go, one a line; -: stdout.")] = "-",
+    tag: Annotated[str, typer.Option(metavar="EXPR", help="Only these tags: 'a || b', * for all.")] = "*",
+    namesrv: Namesrv = DEFAULT_NAMESRV,
+) -> None:
+    """Receive and acknowledge messages, and write each body as one line, byte for byte.
+
+    Stops at --count, after --idle-s, or with Ctrl-C. A message is acknowledged once it is written.
+    """
+    with ExitStack() as stack:
+        sink = sys.stdout.buffer if output == "-" else stack.enter_context(open(output, "wb"))
+        collection = Collection(sink, count, idle_s)
+        raise typer.Exit(asyncio.run(collection.run(namesrv, group, topic, tag)))
+
+
+class Collection:
+    """What is received: several receivers fill one sink until the end, which a count, silence or Ctrl-C brings."""
+
+    def __init__(self, sink: IO[bytes], count: int | None, idle_s: float | None) -> None:
+        self._sink, self._count, self._idle_s = sink, count, idle_s
+        # Asked for or here already: so that none is taken away from others that is not wanted.
+        self._claimed = 0
+        self._digest = LinesDigest()
+        self._last_s = 0.0
+        self._connected = False
+        self._unacked = self._with_newline = 0
+
+    async def run(self, namesrv: str, group: str, topic: str, tag: str) -> int:
+        """The exit code. Raises KourouError, after the summary, when receiving failed."""
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
+        with interruptible() as stop, Meter("received", self._count) as meter:
+            async with AsyncSimpleConsumer(namesrv, group=group, subscriptions={topic: tag}) as consumer:
+                self._last_s = loop.time()
+                watch = asyncio.create_task(self._watch(stop, end))
+                receivers = [asyncio.create_task(self._receive(consumer, meter, end)) for _ in range(_RECEIVERS)]
+                await asyncio.wait(receivers, return_when=asyncio.FIRST_EXCEPTION)
+                end.set()
+                watch.cancel()
+                results = await asyncio.gather(*receivers, return_exceptions=True)
+            silence_s = loop.time() - self._last_s if self._idle_s is not None else 0.0
+        self._summarize(meter, silence_s)
+        for failure in results:
+            if failure is not None:
+                raise failure
+        return INTERRUPTED if stop.is_set() else 0
+
+    async def _watch(self, stop: asyncio.Event, end: asyncio.Event) -> None:
+        """Sets `end` when the user stops it, or nothing came for the idle time."""
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            left_s = None if self._idle_s is None else self._last_s + self._idle_s - loop.time()
+            if left_s is not None and left_s <= 0:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await stop.wait()
+        end.set()
+
+    async def _receive(self, consumer: AsyncSimpleConsumer, meter: Meter, end: asyncio.Event) -> None:
+        while not end.is_set() and (wanted := self._claim()):
+            messages: list[ReceivedMessage] = []
+            try:
+                messages = await _unless(end, consumer.receive(wanted, invisible_s=_INVISIBLE_S)) or []
+                self._connected = True
+            except KourouError as error:
+                # A broker that restarts must not end a long transfer; what cannot get better does.
+                if isinstance(error, _HOPELESS) or not self._connected:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+            finally:
+                self._claimed -= wanted - len(messages)
+            if messages:
+                await self._take(consumer, meter, messages)
+
+    def _claim(self) -> int:
+        wanted = _BATCH_COUNT if self._count is None else min(_BATCH_COUNT, self._count - self._claimed)
+        self._claimed += wanted
+        return wanted
+
+    async def _take(self, consumer: AsyncSimpleConsumer, meter: Meter, messages: list[ReceivedMessage]) -> None:
+        """Write first, then acknowledge: what is lost in between comes again."""
+        bodies = [message.body for message in messages]
+        self._sink.write(b"".join(body + b"\n" for body in bodies))
+        self._sink.flush()
+        for body in bodies:
+            self._digest.add(body)
+        self._with_newline += sum(b"\n" in body for body in bodies)
+        self._last_s = asyncio.get_running_loop().time()
+        meter.moved(len(bodies), meter.count + len(bodies))
+        try:
+            await consumer.ack_many(messages)
+        except PartialFailure as error:
+            self._unacked += sum(isinstance(outcome, KourouError) for outcome in error.outcomes)
+        except KourouError:
+            self._unacked += len(messages)
+
+    def _summarize(self, meter: Meter, silence_s: float) -> None:
+        moving_s, rate = meter.elapsed_s() - silence_s, meter.rate(silence_s)
+        print(f"received {meter.count:,} messages in {moving_s:.1f} s ({rate:,.0f}/s)", file=sys.stderr)
+        if self._with_newline:
+            warn(f"{self._with_newline:,} bodies contain a newline: the output has more lines than there are messages")
+        if self._unacked:
+            warn(f"{self._unacked:,} messages could not be acknowledged and will come again")
+        say_digest(self._digest.hexdigest())
+
+
+async def _unless(end: asyncio.Event, call: Coroutine[Any, Any, T]) -> T | None:
+    """The call's result; None when the end comes first, and the call is cancelled."""
+    calling, ending = asyncio.create_task(call), asyncio.create_task(end.wait())
+    await asyncio.wait((calling, ending), return_when=asyncio.FIRST_COMPLETED)
+    for task in (calling, ending):
+        task.cancel()
+    await asyncio.wait((calling, ending))
+    return None if calling.cancelled() else calling.result()

@@ -1,0 +1,152 @@
+"""`kourou send`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from kourou import AsyncProducer, Message
+from kourou.cli.digest import LinesDigest
+from kourou.cli.errors import CommandError
+from kourou.cli.interrupt import INTERRUPTED, interruptible
+from kourou.cli.lines import Lines
+from kourou.cli.meter import Meter, say_digest
+from kourou.cli.options import DEFAULT_NAMESRV, Namesrv
+from kourou.errors import KourouError, PartialFailure
+
+# Enough at one time to keep every broker busy; the producer packs them into requests.
+_BATCH_COUNT = 256
+_BATCH_BYTES = 1024 * 1024
+_BATCHES_IN_FLIGHT = 8
+# Over all tries. Longer than a program would wait: a broker that restarts should not end a long transfer.
+_SEND_TIMEOUT_S = 30.0
+
+
+def send(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="The body of one message.")] = None,
+    lines: Annotated[
+        str | None, typer.Option("--lines", metavar="FILE|-", help="Send each line of FILE (-: stdin) as a message.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="By which consumers may filter.")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="By which it can be found (repeatable).")] = None,
+    prop: Annotated[list[str] | None, typer.Option("--property", metavar="K=V", help="Repeatable.")] = None,
+    group: Annotated[str | None, typer.Option(help="The producer group to send as.")] = None,
+    namesrv: Namesrv = DEFAULT_NAMESRV,
+) -> None:
+    """Send one message, or every line of a file.
+
+    Lines are sent as they are, without their newline; empty ones are no legal messages and are left out.
+    """
+    if (text is None) == (lines is None):
+        raise typer.BadParameter("give either TEXT or --lines")
+    template = Template(topic, tag, key or [], prop or [])
+    if text is not None:
+        asyncio.run(_send_one(namesrv, group, template.message(text.encode(errors="surrogateescape"))))
+    elif lines is not None:
+        raise typer.Exit(asyncio.run(Transfer(namesrv, group, template, Lines(lines)).run()))
+
+
+class Template:
+    """What all messages of one command have in common."""
+
+    def __init__(self, topic: str, tag: str | None, keys: Sequence[str], properties: Sequence[str]) -> None:
+        self._topic, self._tag, self._keys = topic, tag, tuple(keys)
+        pairs = [pair.partition("=") for pair in properties]
+        if any(not separator or not name for name, separator, _ in pairs):
+            raise typer.BadParameter("a property is given as name=value")
+        self._properties = {name: value for name, _, value in pairs}
+
+    def message(self, body: bytes) -> Message:
+        """Raises KourouError when no broker would take it."""
+        return Message(self._topic, body, tag=self._tag, keys=self._keys, properties=self._properties)
+
+
+async def _send_one(namesrv: str, group: str | None, message: Message) -> None:
+    async with AsyncProducer(namesrv, group=group) as producer:
+        result = await producer.send(message)
+    print(f"sent to {result.broker}, queue {result.queue_id}, offset {result.offset}: id {result.message_id}", end="")
+    print(f", offset id {result.offset_message_id}" if result.offset_message_id else "")
+
+
+class Transfer:
+    """All lines of a source, in batches, several of them under way at one time."""
+
+    def __init__(self, namesrv: str, group: str | None, template: Template, lines: Lines) -> None:
+        self._namesrv, self._group, self._template, self._lines = namesrv, group, template, lines
+        self._digest = LinesDigest()
+        self._failure: KourouError | None = None
+        self._failed = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """The exit code. Raises CommandError after the summary when something was not sent."""
+        with interruptible() as stop, Meter("sent", self._lines.total_bytes) as meter:
+            async with AsyncProducer(self._namesrv, group=self._group, send_timeout_s=_SEND_TIMEOUT_S) as producer:
+                await self._send_all(producer, meter, stop)
+        self._summarize(meter)
+        if self._failure is not None:
+            raise CommandError(f"{self._failed} messages of those begun were not sent: {self._failure}")
+        return INTERRUPTED if stop.is_set() else 0
+
+    async def _send_all(self, producer: AsyncProducer, meter: Meter, stop: asyncio.Event) -> None:
+        reading = asyncio.create_task(self._read(producer, meter))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (reading, stopping):
+            task.cancel()
+        await asyncio.wait((reading, stopping))
+        # What is under way ends, also after Ctrl-C: the summary says exactly what was sent.
+        await asyncio.gather(*self._under_way)
+        if not reading.cancelled():
+            reading.result()
+
+    async def _read(self, producer: AsyncProducer, meter: Meter) -> None:
+        room = asyncio.Semaphore(_BATCHES_IN_FLIGHT)
+        async for block in self._lines.blocks():
+            for batch in _batches(block):
+                await room.acquire()
+                if self._failure is not None:
+                    return
+                task = asyncio.create_task(self._send_batch(producer, meter, batch))
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+                task.add_done_callback(lambda _: room.release())
+
+    async def _send_batch(self, producer: AsyncProducer, meter: Meter, batch: list[bytes]) -> None:
+        failed = 0
+        try:
+            await producer.send_many([self._template.message(line) for line in batch])
+            sent = batch
+        except PartialFailure as error:
+            pairs = zip(batch, error.outcomes, strict=True)
+            sent = [line for line, outcome in pairs if not isinstance(outcome, KourouError)]
+            failed, self._failure = len(batch) - len(sent), error
+        except KourouError as error:
+            sent, failed, self._failure = [], len(batch), error
+        self._failed += failed
+        for line in sent:
+            self._digest.add(line)
+        meter.moved(len(sent), self._lines.read_bytes)
+
+    def _summarize(self, meter: Meter) -> None:
+        print(f"sent {meter.count:,} messages in {meter.elapsed_s():.1f} s ({meter.rate():,.0f}/s)", file=sys.stderr)
+        if self._lines.empty:
+            print(f"left out {self._lines.empty:,} empty lines: no legal messages", file=sys.stderr)
+        say_digest(self._digest.hexdigest())
+
+
+def _batches(lines: list[bytes]) -> list[list[bytes]]:
+    batches: list[list[bytes]] = []
+    size_bytes = 0
+    for line in lines:
+        if not batches or len(batches[-1]) == _BATCH_COUNT or size_bytes + len(line) > _BATCH_BYTES:
+            batches.append([])
+            size_bytes = 0
+        batches[-1].append(line)
+        size_bytes += len(line)
+    return batches

@@ -1,0 +1,112 @@
+"""`kourou topic`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from kourou.cli import admin as admin_service
+from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, TopicName, Yes, resource, shown
+from kourou.cli.output import show_fields, show_rows
+from kourou.cli.permissions import Permission
+from kourou.cli.root import warn
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.kourou.admin.v1 import admin_rpc
+from kourou.protocol.kourou.admin.v1.admin_pb2 import (
+    ChangeTopicRequest,
+    CreateTopicRequest,
+    DeleteTopicRequest,
+    ListTopicsRequest,
+    Topic,
+)
+
+app = typer.Typer(help="Topics: create, list, show, change, delete.", no_args_is_help=True)
+
+
+class TopicType(StrEnum):
+    NORMAL = "normal"
+    FIFO = "fifo"
+    DELAY = "delay"
+    TRANSACTION = "transaction"
+
+
+@app.command()
+def create(
+    name: TopicName,
+    message_type: Annotated[TopicType, typer.Option("--type", help="What it holds.")] = TopicType.NORMAL,
+    queues: Annotated[int, typer.Option(min=1, max=1024, help="Queues on each broker.")] = 8,
+    broker: Annotated[list[str] | None, typer.Option(help="Only on this broker (repeatable); else on all.")] = None,
+    admin: Admin = DEFAULT_ADMIN,
+) -> None:
+    """Create a topic, on all brokers."""
+    request = CreateTopicRequest(
+        name=resource(name),
+        type=message_type.name,
+        queues=queues,
+        brokers=broker or [],
+    )
+    response = admin_service.call(admin, admin_rpc.CREATE_TOPIC, request)
+    topic = response.topic
+    print(f"topic {shown(topic.name)} created: {topic.queues} queues on {admin_service.done_by(response.outcomes)}")
+    admin_service.refuse_partial(response.outcomes)
+
+
+@app.command("list")
+def list_topics(json: Json = False, admin: Admin = DEFAULT_ADMIN) -> None:
+    """List all topics."""
+    response = admin_service.call(admin, admin_rpc.LIST_TOPICS, ListTopicsRequest())
+    rows = [_row(topic) for topic in response.topics]
+    columns = ["name", "type", "queues", "permission", "brokers", "differing_brokers"]
+    show_rows(rows, json, columns, "no topics; `kourou topic create NAME` makes one")
+    admin_service.warn_missing(response.failures)
+
+
+@app.command()
+def show(name: TopicName, json: Json = False, admin: Admin = DEFAULT_ADMIN) -> None:
+    """Show one topic."""
+    response = admin_service.call(admin, admin_rpc.LIST_TOPICS, ListTopicsRequest(name=resource(name)))
+    topic = response.topics[0]
+    show_fields(_row(topic), json)
+    if topic.differing_brokers:
+        warn(f"{', '.join(topic.differing_brokers)}: another version; it is brought up to date when it answers")
+    admin_service.warn_missing(response.failures)
+
+
+@app.command()
+def change(
+    name: TopicName,
+    queues: Annotated[int | None, typer.Option(min=1, max=1024, help="Queues on each broker; only more.")] = None,
+    permission: Annotated[Permission | None, typer.Option(help="What clients may do.")] = None,
+    admin: Admin = DEFAULT_ADMIN,
+) -> None:
+    """Change the number of queues or the permission of a topic."""
+    request = ChangeTopicRequest(name=resource(name), queues=queues)
+    if permission is not None:
+        request.permission = permission.value_of_api
+    response = admin_service.call(admin, admin_rpc.CHANGE_TOPIC, request)
+    print(f"topic {name} changed on {admin_service.done_by(response.outcomes)}")
+    admin_service.refuse_partial(response.outcomes)
+
+
+@app.command()
+def delete(name: TopicName, yes: Yes = False, admin: Admin = DEFAULT_ADMIN) -> None:
+    """Delete a topic with its messages, on all brokers."""
+    if not yes:
+        typer.confirm(f"Delete topic {name} with all its messages?", abort=True)
+    response = admin_service.call(admin, admin_rpc.DELETE_TOPIC, DeleteTopicRequest(name=resource(name)))
+    print(f"topic {name} deleted on {admin_service.done_by(response.outcomes)}")
+    admin_service.refuse_partial(response.outcomes)
+
+
+def _row(topic: Topic) -> dict[str, Any]:
+    return {
+        "name": shown(topic.name),
+        "type": definition_pb2.MessageType.Name(topic.type).lower(),
+        "queues": topic.queues,
+        "permission": Permission.of_api(topic.permission),
+        "version": topic.version,
+        "brokers": list(topic.brokers),
+        "differing_brokers": list(topic.differing_brokers),
+    }

@@ -1,0 +1,97 @@
+"""Finding messages by id, offset message id, key, time or place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from kourou import names
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
+from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessagesRequest, FindMessagesResponse
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
+from kourou.protocol.kourou.broker.v1.broker_pb2 import LogPosition, QueuePosition, TimeSpan
+from kourou_admin.cluster import Cluster, pick
+from kourou_admin.definitions import check_namespace
+from kourou_admin.outcomes import merge, reading
+from kourou_service.clock import Clock
+from kourou_service.refusal import Refused
+
+DEFAULT_LIMIT = 64
+MAX_LIMIT = 256
+
+# <broker name>@<position in the log, hex>.<index in the section, hex>
+_OFFSET_MESSAGE_ID = re.compile(r"(?P<broker>[^@]+)@(?P<position>[0-9a-fA-F]{1,16})\.(?P<index>[0-9a-fA-F]{1,8})\Z")
+# These name one message: finding none is an error, not an empty list.
+_SINGLE = frozenset({"message_id", "offset_message_id", "at"})
+
+
+class Messages:
+    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+        self._cluster = cluster
+        self._clock = clock
+
+    async def find(self, request: FindMessagesRequest) -> FindMessagesResponse:
+        question, brokers = _question(request)
+        if question.HasField("time"):
+            self._bound(question.time)
+        chosen = pick(await self._cluster.leaders(), brokers)
+        answers = await self._cluster.ask_all(chosen.values(), broker_rpc.FIND_MESSAGES, question)
+        responses, failures = merge(answers)
+        found = [
+            BrokerMessage(broker=broker, found=message)
+            for broker, response in responses
+            for message in response.messages
+        ]
+        if not found and not failures and request.WhichOneof("by") in _SINGLE:
+            raise Refused(Code.MESSAGE_NOT_FOUND, "there is no such message, or it has expired")
+        found.sort(key=_stored)
+        return FindMessagesResponse(status=reading(failures), messages=found[: question.limit], failures=failures)
+
+    def _bound(self, span: TimeSpan) -> None:
+        """An end that is absent is now."""
+        if not span.HasField("end"):
+            span.end.FromMilliseconds(self._clock.now_ms())
+        if span.begin.ToNanoseconds() > span.end.ToNanoseconds():
+            raise Refused(Code.BAD_REQUEST, "the time span ends before it begins")
+
+
+def _question(request: FindMessagesRequest) -> tuple[broker_pb2.FindMessagesRequest, Sequence[str]]:
+    """What to ask, and of which brokers; of all when none is named."""
+    if not 0 <= request.limit <= MAX_LIMIT:
+        raise Refused(Code.BAD_REQUEST, f"the limit {request.limit} is not in 1 to {MAX_LIMIT}")
+    question = broker_pb2.FindMessagesRequest(limit=request.limit or DEFAULT_LIMIT)
+    by = request.WhichOneof("by")
+    if by == "offset_message_id":
+        broker, question_position = _position(request.offset_message_id)
+        question.log_position.CopyFrom(question_position)
+        return question, [broker]
+    check_namespace(request.topic)
+    fault = names.topic_fault(request.topic.name)
+    if fault:
+        raise Refused(Code.ILLEGAL_TOPIC, fault)
+    question.topic.CopyFrom(request.topic)
+    if by == "at":
+        question.queue_position.CopyFrom(QueuePosition(queue=request.at.queue, offset=request.at.offset))
+        return question, [request.at.broker]
+    if by == "time":
+        question.time.CopyFrom(request.time)
+    elif by == "key" and request.key:
+        question.key = request.key
+    elif by == "message_id" and request.message_id:
+        question.message_id = request.message_id
+    else:
+        raise Refused(Code.BAD_REQUEST, "what to look for is missing: an id, an offset message id, a key or a time")
+    return question, []
+
+
+def _position(offset_message_id: str) -> tuple[str, LogPosition]:
+    parts = _OFFSET_MESSAGE_ID.match(offset_message_id)
+    if parts is None:
+        message = f"{offset_message_id!r} is no offset message id; one looks like broker-a@1f40.3"
+        raise Refused(Code.ILLEGAL_MESSAGE_ID, message)
+    return parts["broker"], LogPosition(position=int(parts["position"], 16), index=int(parts["index"], 16))
+
+
+def _stored(entry: BrokerMessage) -> tuple[int, int, str, int]:
+    time = entry.found.message.system_properties.store_timestamp
+    return time.seconds, time.nanos, entry.broker, entry.found.position.position

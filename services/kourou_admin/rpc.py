@@ -1,0 +1,57 @@
+"""The door of the Admin service: which method is which operation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from kourou.protocol.kourou.admin.v1 import admin_rpc
+from kourou.protocol.method import UnaryMethod
+from kourou_admin.brokers import Brokers
+from kourou_admin.groups import Groups
+from kourou_admin.messages import Messages
+from kourou_admin.progress import Progress
+from kourou_admin.topics import Topics
+from kourou_service.door import serve_unary
+from kourou_service.engine import Call, Engine
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+
+def open_door(
+    engine: Engine, topics: Topics, groups: Groups, brokers: Brokers, progress: Progress, messages: Messages
+) -> None:
+    """Register every method of the service."""
+    _serve(engine, admin_rpc.CREATE_TOPIC, topics.create)
+    _serve(engine, admin_rpc.CHANGE_TOPIC, topics.change)
+    _serve(engine, admin_rpc.DELETE_TOPIC, topics.delete)
+    _serve(engine, admin_rpc.LIST_TOPICS, topics.list)
+    _serve(engine, admin_rpc.CREATE_GROUP, groups.create)
+    _serve(engine, admin_rpc.CHANGE_GROUP, groups.change)
+    _serve(engine, admin_rpc.DELETE_GROUP, groups.delete)
+    _serve(engine, admin_rpc.LIST_GROUPS, groups.list)
+    _serve(engine, admin_rpc.LIST_BROKERS, brokers.list)
+    _serve(engine, admin_rpc.SET_BROKER_PERMISSION, brokers.set_permission)
+    _serve(engine, admin_rpc.GET_ROUTE, brokers.route)
+    _serve(engine, admin_rpc.LIST_CLIENTS, brokers.clients)
+    _serve(engine, admin_rpc.DESCRIBE_PROGRESS, progress.describe)
+    _serve(engine, admin_rpc.RESET_OFFSET, progress.reset)
+    _serve(engine, admin_rpc.FIND_MESSAGES, messages.find)
+
+
+_operations: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references
+
+
+def _serve(engine: Engine, method: UnaryMethod[Q, A], operation: Callable[[Q], Coroutine[Any, Any, A]]) -> None:
+    async def handle(request: Q, _: Call) -> A:
+        # A caller who leaves must not leave a change half done, on some brokers only.
+        task = asyncio.create_task(operation(request))
+        _operations.add(task)
+        task.add_done_callback(_operations.discard)
+        return await asyncio.shield(task)
+
+    serve_unary(engine, method, handle)

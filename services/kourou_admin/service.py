@@ -1,0 +1,82 @@
+"""The admin service, put together from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from kourou.name_servers import NameServers
+from kourou.transport import GrpcTransport, Transport
+from kourou.wire import Wire, new_client_id
+from kourou_admin.brokers import Brokers
+from kourou_admin.cluster import Cluster
+from kourou_admin.copies import Copies, GroupCopies, TopicCopies
+from kourou_admin.groups import Groups
+from kourou_admin.messages import Messages
+from kourou_admin.outcomes import succeeded
+from kourou_admin.progress import Progress
+from kourou_admin.rpc import open_door
+from kourou_admin.settings import AdminSettings
+from kourou_admin.topics import Topics
+from kourou_service.clock import Clock, SystemClock
+from kourou_service.engine import EngineOptions, create_engine
+from kourou_service.refusal import Refused
+
+_logger = structlog.stdlib.get_logger(__name__)
+
+
+class Admin:
+    """`transport` and `clock` are the network and the time; the real ones when left out."""
+
+    def __init__(
+        self, settings: AdminSettings, *, transport: Transport | None = None, clock: Clock | None = None
+    ) -> None:
+        self._settings = settings
+        self._own_transport = None if transport else GrpcTransport()
+        wire = Wire(transport or self._own_transport or GrpcTransport(), new_client_id())
+        self._name_servers = NameServers(list(settings.namesrv), wire)
+        cluster = Cluster(wire, self._name_servers, timeout_s=settings.call_timeout_s)
+        topics, groups = TopicCopies(cluster), GroupCopies(cluster)
+        self._copies: tuple[Copies[Any], ...] = (topics, groups)
+        clock = clock or SystemClock()
+        self._engine = create_engine(settings.engine, EngineOptions(max_concurrent_calls=settings.max_calls))
+        open_door(
+            self._engine,
+            Topics(topics, clock),
+            Groups(groups, clock),
+            Brokers(cluster),
+            Progress(cluster),
+            Messages(cluster, clock),
+        )
+        self._leveller: asyncio.Task[None] | None = None
+        self.addresses: tuple[str, ...] = ()
+        """Where it listens, "host:port"; known once it has started."""
+
+    async def start(self) -> None:
+        """Raises OSError when the port is taken."""
+        self.addresses = (self._engine.listen(str(self._settings.listen)),)
+        await self._engine.start()
+        self._leveller = asyncio.create_task(self._keep_level())
+
+    async def stop(self) -> None:
+        if self._leveller is not None:
+            self._leveller.cancel()
+        await self._engine.stop(self._settings.stop_grace_s)
+        await self._name_servers.close()
+        if self._own_transport is not None:
+            await self._own_transport.close()
+
+    async def _keep_level(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.level_interval_s)
+            for copies in self._copies:
+                try:
+                    outcomes = await copies.level()
+                except Refused as problem:
+                    _logger.debug("definitions not compared", reason=problem.message)
+                    continue
+                for outcome in outcomes:
+                    if succeeded(outcome):
+                        _logger.info("a broker was brought up to date", broker=outcome.broker)

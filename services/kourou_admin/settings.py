@@ -1,0 +1,28 @@
+"""The admin service's settings."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from kourou_service.listener import AddressSetting, HostPort
+from kourou_service.settings import ServiceSettings, StringList
+
+
+class AdminSettings(ServiceSettings):
+    command: ClassVar[str] = "admin serve"
+
+    listen: AddressSetting = Field(HostPort("127.0.0.1", 9080), description="Where the service listens, host:port.")
+    namesrv: StringList = Field(
+        ("127.0.0.1:8081",),
+        min_length=1,
+        description="The NameServers, host:port; a name stands for all its addresses.",
+    )
+    call_timeout_s: float = Field(
+        3.0, gt=0, le=60, description="How long one NameServer or broker may take for an answer, seconds."
+    )
+    max_calls: int = Field(64, ge=1, description="Calls under way at one time; more are refused.")
+    level_interval_s: float = Field(
+        30.0, gt=0, description="How often brokers that missed a change of a topic or group get it, seconds."
+    )

@@ -1,0 +1,187 @@
+"""Topics: created, changed, deleted and listed over all brokers."""
+
+from __future__ import annotations
+
+from kourou import names
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, MessageType, Permission, Resource
+from kourou.protocol.kourou.admin.v1.admin_pb2 import (
+    ChangeTopicRequest,
+    ChangeTopicResponse,
+    CreateTopicRequest,
+    CreateTopicResponse,
+    DeleteTopicRequest,
+    DeleteTopicResponse,
+    ListTopicsRequest,
+    ListTopicsResponse,
+)
+from kourou.protocol.kourou.admin.v1.admin_pb2 import Topic as TopicView
+from kourou.protocol.kourou.log.v1.record_pb2 import Topic
+from kourou_admin.cluster import pick
+from kourou_admin.copies import TopicCopies
+from kourou_admin.definitions import Holding, check_namespace
+from kourou_admin.outcomes import overall, reading
+from kourou_service.clock import Clock
+from kourou_service.refusal import Refused
+
+DEFAULT_QUEUES = 8
+MAX_QUEUES = 1024
+
+
+class Topics:
+    def __init__(self, copies: TopicCopies, clock: Clock) -> None:
+        self._copies = copies
+        self._clock = clock
+
+    async def create(self, request: CreateTopicRequest) -> CreateTopicResponse:
+        wanted = self._wanted(request)
+        async with self._copies.changing:
+            census = await self._copies.census()
+            targets = pick(census.leaders, request.brokers)
+            holding = census.holding(wanted.name)
+            definition = self._extended(wanted, holding, request) if holding.holders else self._new(wanted, holding)
+            outcomes = await self._copies.put(census, targets, definition)
+        return CreateTopicResponse(
+            status=overall(outcomes), outcomes=outcomes, topic=_view(census.holding(wanted.name))
+        )
+
+    async def change(self, request: ChangeTopicRequest) -> ChangeTopicResponse:
+        _check_name(request.name)
+        if not request.HasField("queues") and not request.HasField("permission"):
+            raise Refused(Code.BAD_REQUEST, "nothing to change was given: the number of queues or the permission")
+        async with self._copies.changing:
+            census = await self._copies.census()
+            holding = census.holding(request.name)
+            if holding.live is None:
+                raise census.unknown(Code.TOPIC_NOT_FOUND, f"topic {request.name.name}")
+            definition = self._changed(request, holding, holding.live)
+            # A broker that did not answer may hold it too: its failure belongs to the outcomes.
+            outcomes = await self._copies.put(census, {*holding.holders, *census.failures}, definition)
+        return ChangeTopicResponse(
+            status=overall(outcomes), outcomes=outcomes, topic=_view(census.holding(request.name))
+        )
+
+    async def delete(self, request: DeleteTopicRequest) -> DeleteTopicResponse:
+        _check_name(request.name)
+        async with self._copies.changing:
+            census = await self._copies.census()
+            holding = census.holding(request.name)
+            if not holding.holders:
+                raise census.unknown(Code.TOPIC_NOT_FOUND, f"topic {request.name.name}")
+            tombstone = self._successor(holding)
+            tombstone.deleted = True
+            outcomes = await self._copies.put(census, {*holding.holders, *census.failures}, tombstone)
+        return DeleteTopicResponse(status=overall(outcomes), outcomes=outcomes)
+
+    async def list(self, request: ListTopicsRequest) -> ListTopicsResponse:
+        census = await self._copies.census()
+        if request.HasField("name"):
+            _check_name(request.name)
+            views = [_view(census.holding(request.name))]
+            if not census.holding(request.name).holders:
+                raise census.unknown(Code.TOPIC_NOT_FOUND, f"topic {request.name.name}")
+        else:
+            holdings = sorted(census.holdings.items())
+            views = [_view(holding) for _, holding in holdings if holding.holders]
+        failures = list(census.failures.values())
+        return ListTopicsResponse(status=reading(failures), topics=views, failures=failures)
+
+    def _wanted(self, request: CreateTopicRequest) -> Topic:
+        check_namespace(request.name)
+        fault = names.new_topic_fault(request.name.name)
+        if fault:
+            raise Refused(Code.ILLEGAL_TOPIC, fault)
+        message_type = request.type or MessageType.NORMAL
+        if message_type != MessageType.NORMAL:
+            raise Refused(
+                Code.UNSUPPORTED,
+                f"topics of type {_type_name(message_type)} come with a later release; NORMAL works now",
+            )
+        if request.queues:
+            _check_queues(request.queues)
+        return Topic(
+            name=request.name,
+            type=message_type,
+            queues=request.queues or DEFAULT_QUEUES,
+            permission=Permission.READ_WRITE,
+        )
+
+    def _new(self, wanted: Topic, holding: Holding[Topic]) -> Topic:
+        now_ms = self._clock.now_ms()
+        wanted.version = holding.next_version(now_ms)
+        wanted.changed_ms = now_ms
+        return wanted
+
+    def _extended(self, wanted: Topic, holding: Holding[Topic], request: CreateTopicRequest) -> Topic:
+        """The topic is there: more brokers may get it as it is, with the same version; nothing else is a creation."""
+        name = wanted.name.name
+        live = holding.live
+        if live is None:
+            left = ", ".join(holding.holders)
+            raise Refused(
+                Code.PRECONDITION_FAILED, f"topic {name} was deleted, but is still on {left}; delete it again first"
+            )
+        there = [broker for broker in request.brokers if broker in holding.holders]
+        if there or not request.brokers:
+            where = ", ".join(there or holding.holders)
+            raise Refused(Code.PRECONDITION_FAILED, f"topic {name} exists on {where} already; change it instead")
+        if live.type != wanted.type or (request.queues and live.queues != request.queues):
+            raise Refused(
+                Code.PRECONDITION_FAILED,
+                f"topic {name} exists with type {_type_name(live.type)} and {live.queues} queues;"
+                " on more brokers it has to be the same",
+            )
+        return live
+
+    def _changed(self, request: ChangeTopicRequest, holding: Holding[Topic], live: Topic) -> Topic:
+        changed = self._successor(holding)
+        if request.HasField("queues"):
+            _check_queues(request.queues)
+            if request.queues < live.queues:
+                raise Refused(
+                    Code.BAD_REQUEST,
+                    f"topic {request.name.name} has {live.queues} queues; fewer would cut off messages and is refused",
+                )
+            changed.queues = request.queues
+        if request.HasField("permission"):
+            if request.permission == Permission.PERMISSION_UNSPECIFIED:
+                raise Refused(Code.BAD_REQUEST, "the permission has to be NONE, READ, WRITE or READ_WRITE")
+            changed.permission = request.permission
+        return changed
+
+    def _successor(self, holding: Holding[Topic]) -> Topic:
+        """A copy of the newest definition with the next version."""
+        now_ms = self._clock.now_ms()
+        successor = Topic()
+        successor.CopyFrom(holding.newest or Topic())
+        successor.version = holding.next_version(now_ms)
+        successor.changed_ms = now_ms
+        return successor
+
+
+def _check_name(name: Resource) -> None:
+    check_namespace(name)
+    fault = names.topic_fault(name.name)
+    if fault:
+        raise Refused(Code.ILLEGAL_TOPIC, fault)
+
+
+def _check_queues(queues: int) -> None:
+    if not 1 <= queues <= MAX_QUEUES:
+        raise Refused(Code.BAD_REQUEST, f"{queues} queues on each broker were asked for; 1 to {MAX_QUEUES} can be")
+
+
+def _type_name(message_type: int) -> str:
+    return MessageType.Name(message_type) if message_type in MessageType.values() else str(message_type)
+
+
+def _view(holding: Holding[Topic]) -> TopicView:
+    newest = holding.newest or Topic()
+    return TopicView(
+        name=newest.name,
+        type=newest.type,
+        queues=newest.queues,
+        permission=newest.permission,
+        version=newest.version,
+        brokers=holding.agreeing,
+        differing_brokers=holding.differing,
+    )

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.kourou.admin.v1.admin_pb2 import (
+    ChangeGroupRequest,
+    CreateGroupRequest,
+    DeleteGroupRequest,
+    GroupSettings,
+    ListGroupsRequest,
+)
+from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_admin.copies import GroupCopies
+from kourou_admin.groups import Groups
+from kourou_service.refusal import Refused
+from tests.unit.admin.fake_cluster import FakeClock, FakeNetwork
+
+READERS = v2.Resource(name="readers")
+
+
+class World:
+    def __init__(self) -> None:
+        self.network = FakeNetwork("broker-a", "broker-b")
+        self.copies = GroupCopies(self.network.cluster())
+        self.groups = Groups(self.copies, FakeClock())
+        self.brokers = self.network.brokers
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_new_group_has_the_defaults_on_all_brokers(world: World) -> None:
+    response = await world.groups.create(CreateGroupRequest(name=READERS))
+    assert response.status.code == v2.OK
+    assert response.group.settings == GroupSettings(
+        max_attempts=16, order=record_pb2.ORDER_CONCURRENT, assignment=record_pb2.ASSIGNMENT_EXCLUSIVE
+    )
+    assert list(response.group.brokers) == ["broker-a", "broker-b"]
+    with pytest.raises(Refused, match="exists"):
+        await world.groups.create(CreateGroupRequest(name=READERS))
+
+
+async def test_a_change_keeps_what_is_absent(world: World) -> None:
+    settings = GroupSettings(max_attempts=3, order=record_pb2.ORDER_FIFO)
+    await world.groups.create(CreateGroupRequest(name=READERS, settings=settings))
+    change = ChangeGroupRequest(name=READERS, settings=GroupSettings(assignment=record_pb2.ASSIGNMENT_SHARED))
+    response = await world.groups.change(change)
+    assert response.group.settings == GroupSettings(
+        max_attempts=3, order=record_pb2.ORDER_FIFO, assignment=record_pb2.ASSIGNMENT_SHARED
+    )
+    with pytest.raises(Refused, match="nothing to change"):
+        await world.groups.change(ChangeGroupRequest(name=READERS))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "code"),
+    [
+        ("a b", GroupSettings(), v2.ILLEGAL_CONSUMER_GROUP),
+        ("g" * 121, GroupSettings(), v2.ILLEGAL_CONSUMER_GROUP),
+        ("%RETRY%g", GroupSettings(), v2.ILLEGAL_CONSUMER_GROUP),
+        ("g", GroupSettings(max_attempts=0), v2.BAD_REQUEST),
+        ("g", GroupSettings(max_attempts=1001), v2.BAD_REQUEST),
+        ("g", GroupSettings(order=record_pb2.ORDER_UNSPECIFIED), v2.BAD_REQUEST),
+        ("g", GroupSettings(assignment=9), v2.BAD_REQUEST),  # type: ignore[arg-type]
+    ],
+)
+async def test_illegal_groups_are_refused(world: World, name: str, settings: GroupSettings, code: int) -> None:
+    with pytest.raises(Refused) as refused:
+        await world.groups.create(CreateGroupRequest(name=v2.Resource(name=name), settings=settings))
+    assert refused.value.code == code
+
+
+async def test_delete_and_list(world: World) -> None:
+    await world.groups.create(CreateGroupRequest(name=READERS))
+    assert [group.name.name for group in (await world.groups.list(ListGroupsRequest())).groups] == ["readers"]
+    await world.groups.delete(DeleteGroupRequest(name=READERS))
+    assert not (await world.groups.list(ListGroupsRequest())).groups
+    for call in (
+        world.groups.delete(DeleteGroupRequest(name=READERS)),
+        world.groups.list(ListGroupsRequest(name=READERS)),
+        world.groups.change(ChangeGroupRequest(name=READERS, settings=GroupSettings(max_attempts=2))),
+    ):
+        with pytest.raises(Refused) as refused:
+            await call
+        assert refused.value.code == v2.CONSUMER_GROUP_NOT_FOUND
+
+
+async def test_a_group_that_one_broker_made_by_itself_gets_to_all(world: World) -> None:
+    made = record_pb2.Group(name=READERS, version=7)
+    made.retry.max_attempts = 16
+    world.brokers["broker-a"].groups["readers"] = made
+    assert [outcome.broker for outcome in await world.copies.level()] == ["broker-b"]
+    assert world.brokers["broker-b"].groups["readers"].version == 7
+    assert await world.copies.level() == []
