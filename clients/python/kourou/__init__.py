@@ -1,1 +1,81 @@
-"""Kourou, the client: send and receive messages of a cluster that speaks the RocketMQ 5 API."""
+"""Kourou, the client: send and receive messages of a cluster that speaks the RocketMQ 5 API.
+
+    from kourou import Message, Producer, SimpleConsumer
+
+    with Producer("127.0.0.1:8081") as producer:
+        producer.send(Message("flights", b"CDG-CAY"))
+
+    with SimpleConsumer("readers", {"flights": "*"}) as consumer:
+        for message in consumer.receive():
+            print(message.body)
+            consumer.ack(message)
+
+Each class has an asyncio sibling with the same methods: AsyncProducer, AsyncSimpleConsumer, AsyncPushConsumer.
+"""
+
+import logging
+
+from kourou.broadcasting import Broadcasting
+from kourou.errors import (
+    AccessDenied,
+    ClosedError,
+    ConnectionFailed,
+    CorruptMessage,
+    Forbidden,
+    GroupNotFound,
+    InvalidArgument,
+    InvalidReceiptHandle,
+    InvalidRequest,
+    KourouError,
+    MessageTooLarge,
+    NotFound,
+    PartialFailure,
+    ServerError,
+    ServerFailure,
+    TimeoutExceeded,
+    TooManyRequests,
+    TopicNotFound,
+    Unsupported,
+)
+from kourou.message import Message, ReceivedMessage, SendResult
+from kourou.message_id import OffsetMessageId
+from kourou.producer import AsyncProducer
+from kourou.push_consumer import AsyncPushConsumer
+from kourou.simple_consumer import AsyncSimpleConsumer
+from kourou.sync import Producer, PushConsumer, SimpleConsumer
+
+__all__ = [
+    "AccessDenied",
+    "AsyncProducer",
+    "AsyncPushConsumer",
+    "AsyncSimpleConsumer",
+    "Broadcasting",
+    "ClosedError",
+    "ConnectionFailed",
+    "CorruptMessage",
+    "Forbidden",
+    "GroupNotFound",
+    "InvalidArgument",
+    "InvalidReceiptHandle",
+    "InvalidRequest",
+    "KourouError",
+    "Message",
+    "MessageTooLarge",
+    "NotFound",
+    "OffsetMessageId",
+    "PartialFailure",
+    "Producer",
+    "PushConsumer",
+    "ReceivedMessage",
+    "SendResult",
+    "ServerError",
+    "ServerFailure",
+    "SimpleConsumer",
+    "TimeoutExceeded",
+    "TooManyRequests",
+    "TopicNotFound",
+    "Unsupported",
+]
+
+# Quiet until the program says otherwise; see the logger "kourou".
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -51,7 +51,7 @@ class SendResult:
     topic: str
     broker: str
     queue_id: int
-    """The queue that was asked for."""
+    """The broker chooses it."""
     offset: int
     """The position in its queue."""
 

@@ -27,13 +27,15 @@ from dataclasses import dataclass
 
 from kourou.errors import InvalidArgument
 
-POSITIONS_KEY = "x-kourou-log-positions"
-"""The trailing metadata of SendMessage: "position.index" in decimal for each entry, separated by commas."""
+STORED_KEY = "x-kourou-stored"
+"""Trailing metadata of SendMessage: "queue.position.index" of the first message, in decimal; the others follow it."""
 
 _VERSION = "01"
 _EPOCH_S = 1_609_459_200  # 2021-01-01T00:00:00Z
 _MULTICAST = 1 << 40
 _OFFSET_ID = re.compile(r"(?P<broker>[^@\s]+)@(?P<position>[0-9a-f]+)\.(?P<index>[0-9a-f]+)\Z")
+
+_STORED = re.compile(r"(\d+)\.(\d+)\.(\d+)\Z", re.ASCII)
 
 
 class _Process:
@@ -86,15 +88,20 @@ class OffsetMessageId:
         return cls(match["broker"], int(match["position"], 16), int(match["index"], 16))
 
 
-def offset_message_ids(broker: str, trailing: Mapping[str, str | bytes], count: int) -> list[str | None]:
-    """The ids of the `count` entries of one SendMessage reply; None for each where the broker sends no positions,
-    as RocketMQ's does not."""
-    header = trailing.get(POSITIONS_KEY)
-    if not isinstance(header, str):
-        return [None] * count
-    try:
-        pairs = [tuple(map(int, entry.split("."))) for entry in header.split(",")]
-        ids: list[str | None] = [str(OffsetMessageId(broker, position, index)) for position, index in pairs]
-    except ValueError:
-        return [None] * count
-    return ids if len(ids) == count else [None] * count
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where the broker stored the first message of a request; the others have the next indexes."""
+
+    queue_id: int
+    position: int
+    index: int
+
+    @classmethod
+    def of_trailing(cls, trailing: Mapping[str, str | bytes]) -> Stored | None:
+        """None from a broker that does not say, as RocketMQ's."""
+        match = _STORED.match(str(trailing.get(STORED_KEY, "")))
+        return cls(*map(int, match.groups())) if match else None
+
+    def offset_message_id(self, broker: str, place: int) -> str:
+        """Of the message at this place in the request, from 0."""
+        return str(OffsetMessageId(broker, self.position, self.index + place))

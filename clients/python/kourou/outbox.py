@@ -10,7 +10,7 @@ from itertools import islice
 from kourou.coalescer import Coalescer, Limits
 from kourou.errors import InvalidRequest, KourouError, ServerError, ServerFailure, error_of_status
 from kourou.message import MAX_BODY_BYTES, SendResult
-from kourou.message_id import offset_message_ids
+from kourou.message_id import Stored
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.route import Queue
@@ -85,11 +85,19 @@ class Outbox:
         if len(entries) != len(request.messages):
             text = f"{queue.broker} answered {len(request.messages)} messages with {len(entries)} results"
             raise ServerFailure(v2.INTERNAL_ERROR, text)
-        places = offset_message_ids(queue.broker, reply.trailing, len(entries))
+        stored = Stored.of_trailing(reply.trailing)
+        queue_id = stored.queue_id if stored else queue.id
         results = [
             error_of_status(entry.status)
-            or SendResult(entry.message_id, place, queue.topic, queue.broker, queue.id, entry.offset)
-            for entry, place in zip(entries, places, strict=True)
+            or SendResult(
+                message_id=entry.message_id,
+                offset_message_id=stored.offset_message_id(queue.broker, place) if stored else None,
+                topic=queue.topic,
+                broker=queue.broker,
+                queue_id=queue_id,
+                offset=entry.offset,
+            )
+            for place, entry in enumerate(entries)
         ]
         return list(_by_parcel(parcels, results))
 

@@ -1,0 +1,106 @@
+"""Calls a listener with each message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from typing_extensions import Unpack
+
+from kourou import settings
+from kourou.assigned import AssignedQueues
+from kourou.broadcasting import Broadcasting, BroadcastQueues
+from kourou.client import Client, ClientOptions
+from kourou.errors import InvalidArgument
+from kourou.listening import Listener, Listening
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.simple_consumer import checked_subscriptions
+
+CONCURRENCY = 16
+MAX_CACHED_COUNT = 1024
+MAX_CACHED_BYTES = 64 * 1024 * 1024
+CLOSE_GRACE_S = 10.0
+
+
+class AsyncPushConsumer:
+    """Calls its listener on one event loop, or in threads. Works between `start` and `close`, or as a context manager.
+
+    The members of a group share its messages, each its own queues. A message that the listener fails on comes again
+    after the group's backoff, and goes to the group's dead-letter topic after its last attempt.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        subscriptions: Mapping[str, str],
+        listener: Listener,
+        namesrv: str | Sequence[str] | None = None,
+        *,
+        concurrency: int = CONCURRENCY,
+        broadcasting: Broadcasting | None = None,
+        max_cached_count: int = MAX_CACHED_COUNT,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
+        close_grace_s: float = CLOSE_GRACE_S,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """`subscriptions`: for each topic the tags to receive, as in "paid || shipped", or "*" for all.
+        `listener`: succeeds unless it raises or returns False.
+        `namesrv`: "host:port" of one or several NameServers; else from KOUROU_NAMESRV, else the local cluster.
+        `concurrency`: how many messages are with the listener at a time.
+        `broadcasting`: this member receives every message, and keeps its progress itself.
+        `close_grace_s`: how long `close` waits for messages that are with the listener."""
+        if concurrency < 1 or max_cached_count < 1 or max_cached_bytes < 1:
+            raise InvalidArgument("concurrency and the limits of the cache are at least 1")
+        self._group = group
+        self._subscriptions = checked_subscriptions(subscriptions)
+        self._client_type = v2.PUSH_CONSUMER if broadcasting is None else v2.PULL_CONSUMER
+        self._client = Client(namesrv, self._settings, group=group, options=options)
+        self._listening = Listening(listener, concurrency, max_cached_count, max_cached_bytes)
+        self._broadcasting = broadcasting
+        self._close_grace_s = close_grace_s
+        self._intake: AssignedQueues | BroadcastQueues | None = None
+
+    @property
+    def client_id(self) -> str:
+        return self._client.wire.client_id
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Raises what stands in the way, such as TopicNotFound or ConnectionFailed."""
+        self._client.check_open()
+        if self._intake is not None:
+            return
+        if self._broadcasting is None:
+            self._intake = AssignedQueues(self._client, self._group, self._subscriptions, self._listening)
+        else:
+            self._intake = BroadcastQueues(
+                self._client, self._group, self._subscriptions, self._listening, self._broadcasting
+            )
+        self._listening.start()
+        await self._intake.start()
+
+    async def close(self) -> None:
+        """Takes no more messages, waits for the listener within the grace, settles what it is done with, and says
+        goodbye, so that the rest goes to other members at once."""
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            await intake.stop()
+            await self._listening.close(self._close_grace_s)
+            await intake.settle()
+        await self._client.close()
+
+    def _settings(self) -> v2.Settings:
+        return settings.subscribing(self._client_type, self._group, self._subscriptions)

@@ -1,0 +1,163 @@
+"""The blocking classes: the same methods as their Async siblings, from any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from typing_extensions import Unpack
+
+from kourou import portal
+from kourou.broadcasting import Broadcasting
+from kourou.client import ClientOptions
+from kourou.listening import Listener
+from kourou.message import Message, ReceivedMessage, SendResult
+from kourou.producer import SEND_TIMEOUT_S, AsyncProducer
+from kourou.push_consumer import CLOSE_GRACE_S, CONCURRENCY, MAX_CACHED_BYTES, MAX_CACHED_COUNT, AsyncPushConsumer
+from kourou.simple_consumer import INVISIBLE_DURATION_S, MAX_MESSAGES, WAIT_S, AsyncSimpleConsumer
+
+
+class Producer:
+    """Sends messages, from any number of threads."""
+
+    def __init__(
+        self,
+        namesrv: str | Sequence[str] | None = None,
+        *,
+        group: str | None = None,
+        send_timeout_s: float = SEND_TIMEOUT_S,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """See AsyncProducer."""
+        self._producer = AsyncProducer(namesrv, group=group, send_timeout_s=send_timeout_s, **options)
+
+    @property
+    def client_id(self) -> str:
+        return self._producer.client_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def send(self, message: Message, *, timeout_s: float | None = None) -> SendResult:
+        """Returns when the broker has stored the message. Raises TopicNotFound, TimeoutExceeded and their kin."""
+        return portal.run(self._producer.send(message, timeout_s=timeout_s))
+
+    def send_many(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> list[SendResult]:
+        """See AsyncProducer.send_many."""
+        return portal.run(self._producer.send_many(messages, timeout_s=timeout_s))
+
+    def close(self) -> None:
+        portal.run(self._producer.close())
+
+
+class SimpleConsumer:
+    """Receives messages when asked, and settles each as the caller says."""
+
+    def __init__(
+        self,
+        group: str,
+        subscriptions: Mapping[str, str],
+        namesrv: str | Sequence[str] | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """See AsyncSimpleConsumer."""
+        self._consumer = AsyncSimpleConsumer(group, subscriptions, namesrv, **options)
+
+    @property
+    def client_id(self) -> str:
+        return self._consumer.client_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def subscribe(self, topic: str, tags: str = "*") -> None:
+        portal.run(self._consumer.subscribe(topic, tags))
+
+    def unsubscribe(self, topic: str) -> None:
+        portal.run(self._consumer.unsubscribe(topic))
+
+    def receive(
+        self,
+        max_messages: int = MAX_MESSAGES,
+        *,
+        invisible_duration_s: float = INVISIBLE_DURATION_S,
+        wait_s: float = WAIT_S,
+    ) -> list[ReceivedMessage]:
+        """See AsyncSimpleConsumer.receive."""
+        received = self._consumer.receive(max_messages, invisible_duration_s=invisible_duration_s, wait_s=wait_s)
+        return portal.run(received)
+
+    def ack(self, messages: ReceivedMessage | Sequence[ReceivedMessage]) -> None:
+        """See AsyncSimpleConsumer.ack."""
+        portal.run(self._consumer.ack(messages))
+
+    def change_invisible_duration(self, message: ReceivedMessage, duration_s: float) -> None:
+        """See AsyncSimpleConsumer.change_invisible_duration."""
+        portal.run(self._consumer.change_invisible_duration(message, duration_s))
+
+    def close(self) -> None:
+        portal.run(self._consumer.close())
+
+
+class PushConsumer:
+    """Calls a listener with each message, in threads; a coroutine function on the event loop of the clients."""
+
+    def __init__(
+        self,
+        group: str,
+        subscriptions: Mapping[str, str],
+        listener: Listener,
+        namesrv: str | Sequence[str] | None = None,
+        *,
+        concurrency: int = CONCURRENCY,
+        broadcasting: Broadcasting | None = None,
+        max_cached_count: int = MAX_CACHED_COUNT,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
+        close_grace_s: float = CLOSE_GRACE_S,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """See AsyncPushConsumer."""
+        self._consumer = AsyncPushConsumer(
+            group,
+            subscriptions,
+            listener,
+            namesrv,
+            concurrency=concurrency,
+            broadcasting=broadcasting,
+            max_cached_count=max_cached_count,
+            max_cached_bytes=max_cached_bytes,
+            close_grace_s=close_grace_s,
+            **options,
+        )
+
+    @property
+    def client_id(self) -> str:
+        return self._consumer.client_id
+
+    def __enter__(self) -> Self:
+        portal.run(self._consumer.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """See AsyncPushConsumer.start."""
+        portal.run(self._consumer.start())
+
+    def close(self) -> None:
+        """See AsyncPushConsumer.close."""
+        portal.run(self._consumer.close())
