@@ -4,11 +4,12 @@ Time comes in as an argument: seconds of the loop's clock. A broker's incarnatio
 start; one incarnation may have several streams (a NameServer that is reached by two addresses), each a session.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kourou.names import MAX_TOPIC_CHARS, namespace_fault, topic_fault
+from kourou.names import namespace_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.registry.v1 import registry_pb2
 
@@ -18,6 +19,9 @@ MAX_TOPICS_A_BROKER = 100_000
 MAX_QUEUES_A_TOPIC = 4_096
 MAX_LISTENERS = 16
 MAX_SESSIONS_A_BROKER = 16
+
+# \Z, not $: the latter lets a newline at the end pass.
+_BROKER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}\Z")
 
 
 class RegistrationRefused(Exception):
@@ -241,9 +245,8 @@ class Registry:
 
 def check_full_state(state: registry_pb2.FullState) -> None:
     """Raises RegistrationRefused for a report that no broker of ours would send."""
-    fault = topic_fault(state.broker_name)
-    if fault:  # the same rules as for topics, which a user knows
-        raise RegistrationRefused(fault.replace("topic name", "broker name"))
+    if not _BROKER_NAME.match(state.broker_name):
+        raise RegistrationRefused(f"{state.broker_name!r} is no broker name: letters, digits, _ . and -, at most 64")
     if state.broker_id < 0:
         raise RegistrationRefused(f"the broker id {state.broker_id} is negative")
     if len(state.identity) != IDENTITY_BYTES:
@@ -253,7 +256,7 @@ def check_full_state(state: registry_pb2.FullState) -> None:
     for listener in state.listeners:
         if not listener.name or not listener.endpoints.addresses:
             raise RegistrationRefused(f"the listener {listener.name!r} needs a name and an address")
-    if len(state.known_brokers) > MAX_BROKERS or any(len(name) > MAX_TOPIC_CHARS for name in state.known_brokers):
+    if len(state.known_brokers) > MAX_BROKERS or any(not _BROKER_NAME.match(name) for name in state.known_brokers):
         raise RegistrationRefused("the list of known brokers is over its limits")
     if len(state.topics) > MAX_TOPICS_A_BROKER:
         raise RegistrationRefused(f"a broker may hold at most {MAX_TOPICS_A_BROKER} topics")

@@ -39,17 +39,19 @@ class ServiceSettings(BaseSettings):
     command: ClassVar[str] = "service"
     """The service's command below `kourou`; also its part of the environment's prefix."""
 
-    config: Path | None = Field(None, description="A TOML file with any of these settings (names with _).")
+    config: Path | None = Field(default=None, description="A TOML file with any of these settings (names with _).")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least level that is logged."
+        default="info", description="The least level that is logged."
     )
     log_format: Literal["auto", "terminal", "json"] = Field(
-        "auto", description="How log lines look; auto: for people on a terminal, else JSON."
+        default="auto", description="How log lines look; auto: for people on a terminal, else JSON."
     )
     engine: Literal["auto", "queue", "aio"] = Field(
-        "auto", description="The server engine; auto: the completion queue, or grpc.aio where that cannot run."
+        default="auto", description="The server engine; auto: the completion queue, or grpc.aio where that cannot run."
     )
-    stop_grace_s: float = Field(5.0, ge=0, description="How long a stop waits for the calls that are running, seconds.")
+    stop_grace_s: float = Field(
+        default=5.0, ge=0, description="How long a stop waits for the calls that are running, seconds."
+    )
 
     @classmethod
     @override

@@ -1,0 +1,38 @@
+"""`python -m kourou_namesrv`, and the body of `kourou namesrv`."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import structlog
+
+from kourou_namesrv.service import NameServer
+from kourou_namesrv.settings import NamesrvSettings
+from kourou_service.process import configure_logging, run_process
+
+_logger = structlog.stdlib.get_logger("kourou_namesrv")
+
+
+def main(args: Sequence[str]) -> int:
+    """The exit code of the process."""
+
+    async def serve(stop: asyncio.Event) -> None:
+        settings = NamesrvSettings.load(args)
+        configure_logging(settings.log_level, settings.log_format)
+        namesrv = NameServer(settings)
+        try:
+            await namesrv.start()
+            _logger.info(
+                "NameServer listens",
+                clients=[f"{listener.name}={listener.bind}" for listener in namesrv.listeners],
+                brokers=namesrv.broker_address,
+            )
+            await stop.wait()
+        finally:
+            await namesrv.stop()
+
+    return run_process("kourou namesrv", serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

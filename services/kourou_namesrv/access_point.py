@@ -1,0 +1,139 @@
+"""MessagingService as an access point: what official clients ask of the address they are given.
+
+Routes and settings are answered here, what a broker alone knows is passed on to one, and the rest is refused with the
+address to use instead.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from google.protobuf.message import Message
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.protocol.method import ServerStreamMethod, UnaryMethod
+from kourou_namesrv.forwarding import Forwarder
+from kourou_namesrv.readiness import Readiness
+from kourou_namesrv.registry import TopicKey
+from kourou_namesrv.routes import Routes
+from kourou_namesrv.routing import check_open, topic_key, topic_not_found
+from kourou_service.client_settings import settings_answer
+from kourou_service.door import OK, client_id, parse, serve_stream, serve_unary, status
+from kourou_service.engine import Call, Engine, StreamCall
+from kourou_service.listener import ListenerNames, addresses_of
+from kourou_service.refusal import Refused
+
+_logger = structlog.stdlib.get_logger("kourou_namesrv")
+
+# Calls of a broker, with where the request says which topic is meant (if it does).
+_OF_BROKERS: tuple[tuple[UnaryMethod[Any, Any], Callable[[Any], v2.Resource | None]], ...] = (
+    (service_rpc.SEND_MESSAGE, lambda request: request.messages[0].topic if request.messages else None),
+    (service_rpc.ACK_MESSAGE, lambda request: request.topic),
+    (service_rpc.CHANGE_INVISIBLE_DURATION, lambda request: request.topic),
+    (service_rpc.FORWARD_MESSAGE_TO_DEAD_LETTER_QUEUE, lambda request: request.topic),
+    (service_rpc.END_TRANSACTION, lambda request: request.topic),
+    (service_rpc.UPDATE_OFFSET, lambda request: request.message_queue.topic),
+    (service_rpc.GET_OFFSET, lambda request: request.message_queue.topic),
+    (service_rpc.QUERY_OFFSET, lambda request: request.message_queue.topic),
+)
+_STREAMS_OF_BROKERS: tuple[ServerStreamMethod[Any, Any], ...] = (service_rpc.RECEIVE_MESSAGE, service_rpc.PULL_MESSAGE)
+# They will be passed on, once brokers know recall handles and lite topics.
+_NOT_YET: tuple[UnaryMethod[Any, Any], ...] = (service_rpc.RECALL_MESSAGE, service_rpc.SYNC_LITE_SUBSCRIPTION)
+
+
+class AccessPoint:
+    def __init__(self, routes: Routes, names: ListenerNames, readiness: Readiness, forwarder: Forwarder) -> None:
+        self._routes = routes
+        self._names = names
+        self._readiness = readiness
+        self._forwarder = forwarder
+
+    def serve_on(self, engine: Engine) -> None:
+        serve_unary(engine, service_rpc.QUERY_ROUTE, self.query_route)
+        serve_unary(engine, service_rpc.QUERY_ASSIGNMENT, self.query_assignment)
+        serve_unary(engine, service_rpc.HEARTBEAT, self.heartbeat)
+        serve_unary(engine, service_rpc.NOTIFY_CLIENT_TERMINATION, self.notify_client_termination)
+        engine.stream(service_rpc.TELEMETRY.path, self.telemetry)
+        for method, topic_of in _OF_BROKERS:
+            serve_unary(engine, method, self._refuse(method.path, topic_of))
+        for stream_method in _STREAMS_OF_BROKERS:
+            serve_stream(engine, stream_method, self._refuse_stream(stream_method.path))
+        for method in _NOT_YET:
+            serve_unary(engine, method, _not_implemented(method.path))
+
+    async def query_route(self, request: service_pb2.QueryRouteRequest, call: Call) -> service_pb2.QueryRouteResponse:
+        client_id(call)
+        topic = topic_key(request.topic)
+        check_open(self._readiness)
+        route = self._routes.route(topic, self._names.choose(request.endpoints, call.authority, call.listener))
+        if not route.queues:
+            return service_pb2.QueryRouteResponse(status=topic_not_found(topic))
+        return service_pb2.QueryRouteResponse(status=OK, message_queues=route.queues)
+
+    async def query_assignment(
+        self, request: service_pb2.QueryAssignmentRequest, call: Call
+    ) -> service_pb2.QueryAssignmentResponse:
+        client_id(call)
+        topic = topic_key(request.topic)
+        check_open(self._readiness)
+        if not self._routes.route(topic, "").queues:
+            return service_pb2.QueryAssignmentResponse(status=topic_not_found(topic))
+        listener = self._names.choose(request.endpoints, call.authority, call.listener)
+        return await self._forwarder.query_assignment(request, topic, listener, call.metadata)
+
+    async def heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:
+        client_id(call)
+        return service_pb2.HeartbeatResponse(status=OK)
+
+    async def notify_client_termination(
+        self, request: service_pb2.NotifyClientTerminationRequest, call: Call
+    ) -> service_pb2.NotifyClientTerminationResponse:
+        client_id(call)
+        return service_pb2.NotifyClientTerminationResponse(status=OK)
+
+    async def telemetry(self, call: StreamCall) -> None:
+        """Settings are answered; what clients report to commands is a broker's, and is left alone here."""
+        try:
+            client_id(call)
+        except Refused as refused:
+            answer = service_pb2.TelemetryCommand(status=status(refused.code, refused.message))
+            await call.send(answer.SerializeToString())
+            return
+        while (frame := await call.receive()) is not None:
+            command = parse(service_pb2.TelemetryCommand, frame)
+            if command.HasField("settings"):
+                await call.send(settings_answer(command.settings).SerializeToString())
+
+    def _refuse(self, path: str, topic_of: Callable[[Any], v2.Resource | None]) -> Any:
+        async def refuse(request: Message, call: Call) -> Message:
+            client_id(call)
+            raise self._use_a_broker(path, topic_of(request), call)
+
+        return refuse
+
+    def _refuse_stream(self, path: str) -> Any:
+        async def refuse(request: Any, call: StreamCall) -> None:
+            client_id(call)
+            raise self._use_a_broker(path, request.message_queue.topic, call)
+
+        return refuse
+
+    def _use_a_broker(self, path: str, topic: v2.Resource | None, call: Call) -> Refused:
+        name = path.rpartition("/")[2]
+        advice = "send it to the brokers that QueryRoute names"
+        if topic is not None:
+            listener = self._names.choose(None, call.authority, call.listener)
+            route = self._routes.route(TopicKey.of(topic), listener)
+            brokers = {queue.broker.name: str(addresses_of(queue.broker.endpoints)[0]) for queue in route.queues}
+            if brokers:
+                advice = "send it to a broker of the topic: " + ", ".join(sorted(brokers.values())[:8])
+        return Refused(v2.UNSUPPORTED, f"a NameServer keeps no messages and does not answer {name}; {advice}")
+
+
+def _not_implemented(path: str) -> Any:
+    async def refuse(request: Message, call: Call) -> Message:
+        client_id(call)
+        raise Refused(v2.NOT_IMPLEMENTED, f"{path.rpartition('/')[2]} is not there yet")
+
+    return refuse

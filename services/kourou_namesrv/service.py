@@ -1,0 +1,112 @@
+"""The NameServer put together: this is the only place that builds and wires its parts."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from kourou.protocol.apache.rocketmq.v2 import service_rpc
+from kourou.protocol.kourou.registry.v1 import registry_rpc
+from kourou.protocol.kourou.routing.v1 import routing_rpc
+from kourou.transport import GrpcTransport, Transport
+from kourou_namesrv.access_point import AccessPoint
+from kourou_namesrv.forwarding import Forwarder
+from kourou_namesrv.readiness import Readiness
+from kourou_namesrv.registration import RegistrationService
+from kourou_namesrv.registry import Registry, TopicKey
+from kourou_namesrv.routes import Routes
+from kourou_namesrv.routing import RoutingService
+from kourou_namesrv.settings import NamesrvSettings
+from kourou_service.clock import Clock, SystemClock
+from kourou_service.engine import Engine, create_engine
+from kourou_service.listener import Listener, ListenerNames, addresses_of
+
+_logger = structlog.stdlib.get_logger("kourou_namesrv")
+
+_SERVICES_FOR_CLIENTS = (service_rpc.SERVICE, routing_rpc.SERVICE)
+_SERVICES_FOR_BROKERS = (registry_rpc.SERVICE, routing_rpc.SERVICE)
+
+
+class NameServer:
+    """Built inside the running loop; `start` raises OSError when an address is taken."""
+
+    def __init__(
+        self,
+        settings: NamesrvSettings,
+        *,
+        clock: Clock | None = None,
+        transport: Transport | None = None,
+        new_engine: Callable[[], Engine] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._transport = transport or GrpcTransport()
+        new_engine = new_engine or (lambda: create_engine(settings.engine))
+        self._for_clients, self._for_brokers = new_engine(), new_engine()
+        self.registry = Registry(settings.eviction_s)
+        self.readiness = Readiness(self.registry, settings.readiness_patience_s)
+        self.listeners: tuple[Listener, ...] = settings.listeners
+        """The clients' listeners; with the ports they are bound to, after `start`."""
+        self.broker_address = str(settings.broker_listener)
+        """Where brokers register, host:port; with the port it is bound to, after `start`."""
+        self._scanner: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self.listeners = tuple(
+            listener.bound(self._for_clients.listen(str(listener.bind), name=listener.name))
+            for listener in self._settings.listeners
+        )
+        self.broker_address = self._for_brokers.listen(
+            str(self._settings.broker_listener), name=self._settings.fallback_listener
+        )
+        self._wire()
+        self.readiness.start()
+        self._scanner = asyncio.create_task(self._keep_scanning())
+        await self._for_brokers.start()
+        await self._for_clients.start()
+
+    async def stop(self) -> None:
+        """Can be repeated."""
+        self.readiness.close()
+        if self._scanner is not None:
+            self._scanner.cancel()
+        grace_s = self._settings.stop_grace_s
+        await asyncio.gather(self._for_clients.stop(grace_s), self._for_brokers.stop(grace_s))
+        await self._transport.close()
+
+    def _wire(self) -> None:
+        settings = self._settings
+        names = ListenerNames(self.listeners, settings.fallback_listener)
+        routes = Routes(self.registry, settings.fallback_listener)
+        forwarder = Forwarder(
+            self._transport,
+            routes,
+            settings.forward_listener or settings.fallback_listener,
+            timeout_s=settings.forward_timeout_s,
+            max_calls=settings.max_forwarded_calls,
+        )
+        routing = RoutingService(self.registry, routes, names, self.readiness, self._clock, settings.max_watchers)
+        AccessPoint(routes, names, self.readiness, forwarder).serve_on(self._for_clients)
+        RegistrationService(self.registry, uuid.uuid4().hex, settings.broken_stream_grace_s).serve_on(self._for_brokers)
+        routing.serve_on(self._for_clients)
+        routing.serve_on(self._for_brokers)
+
+        def learn(_: Iterable[TopicKey]) -> None:
+            names.learn(
+                {
+                    address: name
+                    for broker in self.registry.brokers
+                    for name, endpoints in broker.listeners.items()
+                    for address in addresses_of(endpoints)
+                }
+            )
+
+        self.registry.on_change(learn)
+
+    async def _keep_scanning(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._settings.scan_interval_s)
+            for broker in self.registry.scan(loop.time()):
+                _logger.warning("a silent broker is removed", broker=broker.key.name, id=broker.key.id)

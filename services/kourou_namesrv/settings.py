@@ -1,0 +1,55 @@
+"""The NameServer's settings."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from kourou_service.listener import DEFAULT_NAME, AddressSetting, HostPort, Listener, ListenersSetting
+from kourou_service.settings import ServiceSettings
+
+
+class NamesrvSettings(ServiceSettings):
+    command: ClassVar[str] = "namesrv"
+
+    listeners: ListenersSetting = Field(
+        default=(Listener.parse(f"{DEFAULT_NAME}=127.0.0.1:8081"),),
+        description="Where clients find their access point: name=bind[/advertised], several separated by commas. "
+        "A client is given the brokers' addresses of the listener with the same name.",
+    )
+    broker_listener: AddressSetting = Field(
+        default=HostPort("127.0.0.1", 9876), description="Where brokers register, host:port."
+    )
+    fallback_listener: str = Field(
+        default=DEFAULT_NAME,
+        description="The listener whose brokers' addresses a client gets when it came by no known access point.",
+    )
+    forward_listener: str = Field(
+        default="",
+        description="The brokers' listener by which this NameServer itself reaches them; empty: the fallback listener.",
+    )
+    scan_interval_s: float = Field(default=10.0, gt=0, description="How often silent brokers are looked for, seconds.")
+    eviction_s: float = Field(
+        default=120.0, gt=0, description="A broker silent for longer than this is removed, seconds."
+    )
+    broken_stream_grace_s: float = Field(
+        default=15.0,
+        ge=0,
+        description="How long after its stream broke a broker's queues stay open to writers, seconds.",
+    )
+    readiness_patience_s: float = Field(
+        default=35.0,
+        ge=0,
+        description="How long after its start the NameServer waits at most for known brokers, seconds.",
+    )
+    forward_timeout_s: float = Field(
+        default=3.0,
+        gt=0,
+        le=60,
+        description="How long one broker may take to answer a call that is passed on to it, seconds.",
+    )
+    max_forwarded_calls: int = Field(
+        default=1024, ge=1, description="Calls passed on to brokers at one time; more are refused."
+    )
+    max_watchers: int = Field(
+        default=100_000, ge=0, description="Clients waiting for a change of a route; more are refused."
+    )
