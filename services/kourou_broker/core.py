@@ -12,7 +12,7 @@ from kourou_broker.log.log import Log
 from kourou_broker.log.medium import Medium
 from kourou_broker.log.options import LogOptions
 from kourou_broker.log.worker import Worker
-from kourou_broker.operations.assignment import Assignments, QueueId
+from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.definitions import Definitions
@@ -28,7 +28,6 @@ from kourou_broker.operations.snapshots import Snapshots
 from kourou_broker.operations.subscription import Context, LeaseNumbers
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import fold
-from kourou_broker.state.definitions import Topic
 from kourou_service.clock import Clock
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
@@ -56,15 +55,7 @@ class Surroundings:
 class BrokerCore:
     """Built in the running loop: recovery happens here, and takes its time. Raises LogError and OSError."""
 
-    def __init__(
-        self,
-        settings: BrokerSettings,
-        surroundings: Surroundings,
-        route: Callable[[Topic], list[QueueId] | None],
-    ) -> None:
-        """route gives a topic's readable queues over all brokers, sorted; None as long as no NameServer told it."""
-        self._name = settings.name
-        self._route = route
+    def __init__(self, settings: BrokerSettings, surroundings: Surroundings) -> None:
         clock, medium = surroundings.clock, surroundings.medium
         state, position, faults = fold.newest(medium)
         for fault in faults:
@@ -92,9 +83,7 @@ class BrokerCore:
             stream_grace_s=settings.client_stream_grace_s,
             max_clients=settings.max_clients,
         )
-        self.definitions = Definitions(
-            state, self.journal, clock, auto_create_groups=settings.auto_create_groups
-        )
+        self.definitions = Definitions(state, self.journal, clock, auto_create_groups=settings.auto_create_groups)
         self.sending = Sending(state, self.definitions, self.journal, clock)
         reader = SectionReader(self.log)
         self.pulling = Pulling(reader)
@@ -110,7 +99,7 @@ class BrokerCore:
             may_live=self.clients.may_live,
             max_pending=settings.max_pending_messages,
         )
-        self.assignments = Assignments(self.clients, settings.name, self._queues_of)
+        self.assignments = Assignments(self.clients, settings.name)
         times = InvisibleTimes(default_ms=settings.invisible_time_ms)
         self.deliveries = Deliveries(context, self.assignments, times)
         self._retention = self._build_retention(settings, surroundings, reader)
@@ -143,11 +132,6 @@ class BrokerCore:
         self.journal.on_messages = on_messages
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
-
-    def _queues_of(self, topic: Topic) -> list[QueueId]:
-        """The whole route; this broker's own queues as long as nobody told more."""
-        route = self._route(topic)
-        return route if route is not None else [QueueId(self._name, queue.id) for queue in topic.queues]
 
     def _build_retention(
         self, settings: BrokerSettings, surroundings: Surroundings, reader: SectionReader

@@ -35,12 +35,11 @@ def spread(members: Sequence[str], queues: Sequence[QueueId]) -> dict[str, list[
 
 
 class Assignments:
-    """route gives a topic's readable queues over all brokers, sorted."""
-
-    def __init__(self, clients: Clients, broker: str, route: Callable[[Topic], Sequence[QueueId]]) -> None:
+    def __init__(self, clients: Clients, broker: str) -> None:
         self._clients = clients
         self._broker = broker
-        self._route = route
+        self.route: Callable[[Topic], Sequence[QueueId]] = self._own_queues
+        """A topic's readable queues over all brokers, sorted."""
 
     def is_shared(self, group: Group) -> bool:
         """By the group's setting, or because a simple consumer is in it: it asks all queues alike."""
@@ -52,7 +51,7 @@ class Assignments:
         """What the client owns over all brokers; None: the group shares."""
         if self.is_shared(group):
             return None
-        return spread(self._members(group, topic), self._route(topic)).get(client_id, ())
+        return spread(self._members(group, topic), self.route(topic)).get(client_id, ())
 
     def owners(self, group: Group, topic: Topic) -> dict[int, str] | None:
         """Who owns which of this broker's queues; None: the group shares."""
@@ -60,10 +59,13 @@ class Assignments:
             return None
         return {
             queue.queue: member
-            for member, queues in spread(self._members(group, topic), self._route(topic)).items()
+            for member, queues in spread(self._members(group, topic), self.route(topic)).items()
             for queue in queues
             if queue.broker == self._broker
         }
+
+    def _own_queues(self, topic: Topic) -> list[QueueId]:
+        return [QueueId(self._broker, queue.id) for queue in topic.queues]
 
     def _members(self, group: Group, topic: Topic) -> list[str]:
         def subscribes(client: Client) -> bool:

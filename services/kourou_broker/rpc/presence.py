@@ -1,4 +1,6 @@
-"""Telemetry, Heartbeat and NotifyClientTermination: how clients say that they are there, what they are, and that they go."""
+"""Telemetry, Heartbeat and NotifyClientTermination: clients say that they are there, what they are, that they go."""
+
+import asyncio
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
@@ -8,7 +10,7 @@ from kourou_broker.rpc.sending import PRODUCER_GROUP_HEADER
 from kourou_broker.state.definitions import name_of
 from kourou_service.client_settings import GroupFacts, settings_answer
 from kourou_service.door import OK, client_id, parse, serve_unary, status
-from kourou_service.engine import Call, Engine, StreamCall
+from kourou_service.engine import AbortCall, Call, Engine, StatusCode, StreamCall
 from kourou_service.refusal import Refused
 
 _CONSUMERS = frozenset(
@@ -26,6 +28,11 @@ class PresenceDoor:
     def __init__(self, definitions: Definitions, clients: Clients) -> None:
         self._definitions = definitions
         self._clients = clients
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Ends all telemetry streams: clients come back to the broker when it is up again."""
+        self._closing.set()
 
     def open(self, engine: Engine) -> None:
         engine.stream(service_rpc.TELEMETRY.path, self._telemetry)
@@ -41,12 +48,24 @@ class PresenceDoor:
             return
         self._clients.stream_opened(client)
         try:
-            while (data := await call.receive()) is not None:
+            while (data := await self._next(call)) is not None:
                 command = parse(service_pb2.TelemetryCommand, data)
                 if command.HasField("settings"):
                     await _send(call, self._settings(client, command.settings))
         finally:
             self._clients.stream_closed(client)
+
+    async def _next(self, call: StreamCall) -> bytes | None:
+        receive = asyncio.ensure_future(call.receive())
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((receive, closing), return_when=asyncio.FIRST_COMPLETED)
+            if receive.done():
+                return receive.result()
+            raise AbortCall(StatusCode.UNAVAILABLE, "the broker is stopping")
+        finally:
+            receive.cancel()
+            closing.cancel()
 
     def _settings(self, client: Client, settings: definition_pb2.Settings) -> service_pb2.TelemetryCommand:
         try:

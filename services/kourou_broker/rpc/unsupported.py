@@ -1,11 +1,13 @@
 """Calls of the API whose time has not come: refused clearly, each in its own response."""
 
+from typing import Any
+
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_rpc
 from kourou.protocol.method import UnaryMethod
 from kourou_service.door import status
 from kourou_service.engine import Engine, UnaryCall
 
-_LATER: tuple[tuple[UnaryMethod, str], ...] = (
+_LATER: tuple[tuple[UnaryMethod[Any, Any], str], ...] = (
     (service_rpc.END_TRANSACTION, "transactional messages are not supported yet"),
     (service_rpc.RECALL_MESSAGE, "delayed messages, and so their recall, are not supported yet"),
     (service_rpc.SYNC_LITE_SUBSCRIPTION, "LITE topics are not supported yet"),

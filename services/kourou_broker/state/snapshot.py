@@ -5,7 +5,6 @@ magic (8 bytes), CRC-32C of the rest (4), format (4), then a kourou.log.v1.Snaps
 
 import struct
 
-
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.log.checksum import value
 from kourou_broker.state import records

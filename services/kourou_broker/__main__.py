@@ -1,0 +1,32 @@
+"""`python -m kourou_broker`, and the body of `kourou broker`."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from kourou_broker.log.errors import LogError
+from kourou_broker.service import BrokerService
+from kourou_broker.settings import BrokerSettings
+from kourou_service.process import UserError, configure_logging, run_process
+
+
+def main(args: Sequence[str]) -> int:
+    """The exit code of the process."""
+
+    async def serve(stop: asyncio.Event) -> None:
+        settings = BrokerSettings.load(args)
+        configure_logging(settings.log_level, settings.log_format)
+        broker = BrokerService(settings)
+        try:
+            await broker.start()
+            await stop.wait()
+        except LogError as problem:
+            raise UserError(str(problem)) from problem
+        finally:
+            await broker.stop()
+
+    return run_process("kourou broker", serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

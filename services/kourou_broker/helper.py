@@ -1,0 +1,55 @@
+"""A helper process for what reads a lot: it shares only files with the broker, and ends when the broker does."""
+
+import asyncio
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TypeVar, TypeVarTuple
+
+from kourou_broker.log.file_medium import FileMedium
+from kourou_broker.state import fold
+
+A = TypeVarTuple("A")
+T = TypeVar("T")
+
+
+class Helper:
+    """Started with the first job; does one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def run(self, job: Callable[[*A], T], *args: *A) -> T:
+        """Runs a function of a module in the helper process; it and what it takes and gives must be picklable."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, context, initializer=_end_with_parent)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, job, *args)
+
+    async def fold_to(self, position: int) -> bytes:
+        """The snapshot of a log position."""
+        return await self.run(_fold_to, self._folder, position)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _fold_to(folder: Path, position: int) -> bytes:
+    return fold.snapshot_at(FileMedium(folder, read_only=True), position)
+
+
+def _end_with_parent() -> None:
+    """A broker that is killed cannot stop its helper: the helper watches it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,96 @@
+"""The broker as a member of its cluster: what it tells the NameServers, and what it hears from them."""
+
+from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou.protocol.kourou.registry.v1 import registry_pb2
+from kourou.resolver import Resolver
+from kourou.transport import Transport
+from kourou_broker.core import BrokerCore
+from kourou_broker.operations.assignment import QueueId
+from kourou_broker.operations.definitions import can_read
+from kourou_broker.registration import Registration
+from kourou_broker.report import BrokerReport
+from kourou_broker.routes import Peers, Routes
+from kourou_broker.settings import BrokerSettings
+from kourou_broker.state import records
+from kourou_broker.state.definitions import Name, Topic
+
+
+class Membership:
+    def __init__(
+        self, core: BrokerCore, report: BrokerReport, settings: BrokerSettings, namesrvs: Resolver, transport: Transport
+    ) -> None:
+        self._core = core
+        self._report = report
+        self._listeners = [listener.name for listener in settings.listeners]
+        self._registration = Registration(
+            report,
+            namesrvs,
+            transport,
+            self._refused,
+            heartbeat_interval_s=settings.heartbeat_interval_s,
+        )
+        self._peers = Peers(namesrvs, transport, self._met)
+        self.routes = Routes(report, namesrvs, transport, core.deliveries.route_changed)
+        self._namesrvs = namesrvs
+        for topic in core.state.topics.values():
+            report.put_topic(_state_of(topic))
+        report.set_known_brokers(core.state.broker.known_brokers)
+        core.definitions.on_topic = self._topic_changed
+        core.assignments.route = self._route
+        core.clients.on_group_change = self._group_changed
+
+    async def start(self) -> None:
+        await self._registration.start()
+        self._peers.start()
+
+    async def stop(self) -> None:
+        """Says goodbye."""
+        self._peers.close()
+        self.routes.close()
+        await self._registration.stop()
+        await self._namesrvs.close()
+
+    def _refused(self, reason: str) -> None:
+        """A broker that a NameServer does not take must not take messages either: nobody would find them."""
+        self._core.sending.refused_reason = reason
+
+    def _met(self, brokers: frozenset[str]) -> None:
+        """Peers are kept in the log, so that a NameServer that starts knows whom to wait for."""
+        known = brokers.union(self._core.state.broker.known_brokers, (self._report.broker_name,))
+        if len(known) > len(self._core.state.broker.known_brokers):
+            changed = record_pb2.Broker()
+            changed.CopyFrom(self._core.state.broker)
+            changed.known_brokers[:] = sorted(known)
+            self._core.journal.emit(records.broker(changed))
+            self._report.set_known_brokers(known)
+
+    def _topic_changed(self, name: Name) -> None:
+        self._report.set_permission(self._core.state.broker.permission)
+        topic = self._core.state.topics.get(name)
+        if topic is not None:
+            self._report.put_topic(_state_of(topic))
+            self._core.deliveries.route_changed(name)
+        else:
+            self._report.remove_topic(name)
+            self._core.deliveries.forget_deleted()
+
+    def _group_changed(self, name: Name) -> None:
+        """Routes are followed for the topics that somebody consumes here."""
+        topics = {topic for client in self._core.clients if client.group is not None for topic in client.subscriptions}
+        self.routes.follow(topics, self._listeners)
+        self._core.deliveries.members_changed(name)
+
+    def _route(self, topic: Topic) -> list[QueueId]:
+        queues = self.routes.queues(topic.name, self._listeners[0])
+        return sorted(QueueId(queue.broker.name, queue.id) for queue in queues if can_read(queue.permission))
+
+
+def _state_of(topic: Topic) -> registry_pb2.TopicState:
+    definition = topic.definition
+    return registry_pb2.TopicState(
+        topic=definition.name,
+        type=definition.type,
+        queues=definition.queues,
+        permission=definition.permission,
+        version=definition.version,
+    )

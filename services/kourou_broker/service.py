@@ -1,0 +1,177 @@
+"""The broker put together: this is the only place that builds and wires its parts."""
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+
+import structlog
+from kourou_service.engine.health import serve_health
+from kourou_service.engine.reflection import serve_reflection
+
+from kourou.protocol.apache.rocketmq.v2 import service_rpc
+from kourou.protocol.kourou.broker.v1 import broker_rpc
+from kourou.resolver import Resolver
+from kourou.transport import GrpcTransport, Transport
+from kourou_broker.core import BrokerCore, Surroundings
+from kourou_broker.helper import Helper
+from kourou_broker.log.file_medium import FileMedium
+from kourou_broker.log.worker import ThreadWorker
+from kourou_broker.membership import Membership
+from kourou_broker.operations.status import BrokerStatus
+from kourou_broker.report import BrokerReport
+from kourou_broker.rpc.administering import AdministeringDoor
+from kourou_broker.rpc.delivered import Deliverer
+from kourou_broker.rpc.offsets import OffsetsDoor
+from kourou_broker.rpc.presence import PresenceDoor
+from kourou_broker.rpc.receiving import ReceivingDoor
+from kourou_broker.rpc.routing import RoutingDoor
+from kourou_broker.rpc.sending import SendingDoor
+from kourou_broker.rpc.settling import SettlingDoor
+from kourou_broker.rpc.unsupported import open_unsupported
+from kourou_broker.settings import BrokerSettings
+from kourou_service.clock import Clock, SystemClock
+from kourou_service.engine import Engine, create_engine
+from kourou_service.listener import Listener, ListenerNames
+
+_logger = structlog.stdlib.get_logger("kourou_broker")
+_SERVICES = (service_rpc.SERVICE, broker_rpc.SERVICE)
+LOG_FAILED = 74
+"""Exit code after a write or sync that failed (EX_IOERR): what is on the disk then only a restart can tell."""
+
+
+class BrokerService:
+    """Built inside the running loop; start raises LogError (the data) and OSError (an address, the disk)."""
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        clock: Clock | None = None,
+        transport: Transport | None = None,
+        new_engine: Callable[[], Engine] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._transport = transport or GrpcTransport()
+        self._engine = (new_engine or (lambda: create_engine(settings.engine)))()
+        self.listeners: tuple[Listener, ...] = settings.listeners
+        """With the ports they are bound to, after `start`."""
+        self._stack = AsyncExitStack()
+        """What is to be undone at the stop, in the reverse order of its coming."""
+
+    async def start(self) -> None:
+        settings = self._settings
+        started_ms = self._clock.now_ms()
+        stack = self._stack
+        medium = FileMedium(settings.data)
+        stack.callback(medium.close)
+        helper = Helper(settings.data)
+        stack.callback(helper.close)
+        core = BrokerCore(settings, self._surroundings(medium, helper))
+        stack.push_async_callback(core.close)
+        stack.push_async_callback(self._transport.close)
+        stack.push_async_callback(self._engine.stop, settings.stop_grace_s)
+        self.listeners = tuple(
+            listener.bound(self._engine.listen(str(listener.bind), name=listener.name))
+            for listener in settings.listeners
+        )
+        report = BrokerReport(
+            cluster=settings.cluster,
+            name=settings.name,
+            broker_id=0,
+            identity=medium.identity,
+            started_ms=started_ms,
+            version=version("kourou-server"),
+            listeners={listener.name: listener.endpoints() for listener in self.listeners},
+            permission=core.state.broker.permission,
+        )
+        namesrvs = Resolver(settings.namesrv, interval_s=settings.resolve_interval_s)
+        membership = Membership(core, report, settings, namesrvs, self._transport)
+        self._open_doors(core, membership, started_ms)
+        core.start()
+        await self._engine.start()
+        await membership.start()
+        stack.push_async_callback(membership.stop)
+        _logger.info(
+            "broker serves",
+            name=settings.name,
+            listeners=[f"{listener.name}={listener.bind}" for listener in self.listeners],
+            log_end=core.log.next_position,
+            recovered_in_ms=self._clock.now_ms() - started_ms,
+        )
+
+    async def stop(self) -> None:
+        """Says goodbye, lets running calls end, and leaves everything on the disk. Can be repeated."""
+        await self._stack.aclose()
+
+    def _surroundings(self, medium: FileMedium, helper: Helper) -> Surroundings:
+        workers = [ThreadWorker(name) for name in ("log-commit", "log-read", "log-background")]
+        for worker in workers:
+            self._stack.callback(worker.close)
+        return Surroundings(
+            clock=self._clock,
+            medium=medium,
+            committer=workers[0],
+            reader=workers[1],
+            background=workers[2],
+            lookup=HelperLookup(helper, medium),
+            fold_to=helper.fold_to,
+            incarnation=secrets.randbits(64),
+            fatal=_stop_at_once,
+        )
+
+    def _open_doors(self, core: BrokerCore, membership: Membership, started_ms: int) -> None:
+        settings, engine = self._settings, self._engine
+        deliverer = Deliverer(str(self.listeners[0].advertised))
+        status = BrokerStatus(
+            cluster=settings.cluster,
+            name=settings.name,
+            id=0,
+            version=version("kourou-server"),
+            started_ms=started_ms,
+            state=core.state,
+            log=core.log,
+            medium=core.medium,
+            clients=core.clients,
+            sending=core.sending,
+        )
+        presence = PresenceDoor(core.definitions, core.clients)
+        presence.open(engine)
+        self._stack.callback(presence.close)
+        self._stack.callback(core.deliveries.close)
+        SendingDoor(core.sending, core.clients).open(engine)
+        ReceivingDoor(
+            core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, self._clock
+        ).open(engine)
+        SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
+        OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
+        RoutingDoor(
+            names=ListenerNames(self.listeners, settings.fallback_listener),
+            routes=membership.routes,
+            definitions=core.definitions,
+            clients=core.clients,
+            assignments=core.assignments,
+        ).open(engine)
+        AdministeringDoor(
+            state=core.state,
+            definitions=core.definitions,
+            journal=core.journal,
+            clients=core.clients,
+            deliveries=core.deliveries,
+            offsets=core.offsets,
+            search=core.search,
+            status=status,
+            deliverer=deliverer,
+            clock=self._clock,
+        ).open(engine)
+        open_unsupported(engine)
+        serve_health(engine, _SERVICES)
+        serve_reflection(engine, _SERVICES)
+
+
+def _stop_at_once(problem: BaseException) -> None:
+    """A write or sync of the log failed. It is never retried: the kernel may have dropped what it could not write."""
+    _logger.critical("the log cannot be written: the broker stops at once", problem=str(problem))
+    os._exit(LOG_FAILED)
