@@ -69,9 +69,8 @@ async def test_route(network: FakeNetwork) -> None:
 
 async def test_clients_by_group(network: FakeNetwork) -> None:
     for broker in network.brokers.values():
-        clients = [
-            broker_pb2.Client(client_id=f"{group}-1", group=v2.Resource(name=group)) for group in ("g", "readers")
-        ]
+        groups = ("g", "readers")
+        clients = [broker_pb2.Client(client_id=f"{group}-1", group=v2.Resource(name=group)) for group in groups]
         answer = broker_pb2.ListClientsResponse(status=OK, clients=clients)
         broker.answers[broker_rpc.LIST_CLIENTS.path] = lambda _, answer=answer: answer
     brokers = Brokers(network.cluster())

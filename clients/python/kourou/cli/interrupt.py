@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 INTERRUPTED = 130
@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def interruptible() -> Iterator[asyncio.Event]:
+def interruptible() -> Generator[asyncio.Event]:
     """The event is set by the first SIGINT or SIGTERM; a second one ends the command at once."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

@@ -78,7 +78,7 @@ def _span(start: str | None, end: str | None) -> TimeSpan:
 
 
 def _row(entry: BrokerMessage) -> dict[str, Any]:
-    message = ReceivedMessage(entry.found.message, entry.broker, "", -1)
+    message = ReceivedMessage(entry.found.message, entry.broker, "")
     system = entry.found.message.system_properties
     body, encoding = _body(message)
     return {

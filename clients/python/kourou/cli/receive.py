@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
-from typing import IO, Annotated, Any, TypeVar
+from typing import IO, Annotated
 
 import typer
 
-from kourou import AsyncSimpleConsumer, ReceivedMessage
 from kourou.cli.digest import LinesDigest
 from kourou.cli.interrupt import INTERRUPTED, interruptible
 from kourou.cli.meter import Meter, say_digest
@@ -25,15 +23,17 @@ from kourou.errors import (
     PartialFailure,
     Unsupported,
 )
+from kourou.message import ReceivedMessage
+from kourou.simple_consumer import AsyncSimpleConsumer
 
 _BATCH_COUNT = 32
 _RECEIVERS = 4
 # Long enough for writing a batch; what a killed command had in its hands comes again after it.
 _INVISIBLE_S = 60.0
 _RETRY_S = 1.0
+# For one poll: so long may the end be late.
+_WAIT_S = 1.0
 _HOPELESS = (NotFound, InvalidRequest, InvalidArgument, AccessDenied, Unsupported)
-
-T = TypeVar("T")
 
 
 def receive(
@@ -71,7 +71,7 @@ class Collection:
         """The exit code. Raises KourouError, after the summary, when receiving failed."""
         loop, end = asyncio.get_running_loop(), asyncio.Event()
         with interruptible() as stop, Meter("received", self._count) as meter:
-            async with AsyncSimpleConsumer(namesrv, group=group, subscriptions={topic: tag}) as consumer:
+            async with AsyncSimpleConsumer(group, {topic: tag}, namesrv) as consumer:
                 self._last_s = loop.time()
                 watch = asyncio.create_task(self._watch(stop, end))
                 receivers = [asyncio.create_task(self._receive(consumer, meter, end)) for _ in range(_RECEIVERS)]
@@ -102,7 +102,8 @@ class Collection:
         while not end.is_set() and (wanted := self._claim()):
             messages: list[ReceivedMessage] = []
             try:
-                messages = await _unless(end, consumer.receive(wanted, invisible_s=_INVISIBLE_S)) or []
+                # Never cancelled, since what such a poll was just given would be away for its invisible time.
+                messages = await consumer.receive(wanted, invisible_duration_s=_INVISIBLE_S, wait_s=_WAIT_S)
                 self._connected = True
             except KourouError as error:
                 # A broker that restarts must not end a long transfer; what cannot get better does.
@@ -130,7 +131,7 @@ class Collection:
         self._last_s = asyncio.get_running_loop().time()
         meter.moved(len(bodies), meter.count + len(bodies))
         try:
-            await consumer.ack_many(messages)
+            await consumer.ack(messages)
         except PartialFailure as error:
             self._unacked += sum(isinstance(outcome, KourouError) for outcome in error.outcomes)
         except KourouError:
@@ -144,13 +145,3 @@ class Collection:
         if self._unacked:
             warn(f"{self._unacked:,} messages could not be acknowledged and will come again")
         say_digest(self._digest.hexdigest())
-
-
-async def _unless(end: asyncio.Event, call: Coroutine[Any, Any, T]) -> T | None:
-    """The call's result; None when the end comes first, and the call is cancelled."""
-    calling, ending = asyncio.create_task(call), asyncio.create_task(end.wait())
-    await asyncio.wait((calling, ending), return_when=asyncio.FIRST_COMPLETED)
-    for task in (calling, ending):
-        task.cancel()
-    await asyncio.wait((calling, ending))
-    return None if calling.cancelled() else calling.result()

@@ -27,22 +27,23 @@ class RootGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
         plugin = _plugins().get(cmd_name)
-        if plugin is None:
-            if own is None and cmd_name in _SERVER_COMMANDS:
-                raise _fail(f"the command {cmd_name!r} comes with the distribution kourou-server: install that")
-            return own
-        try:
-            command = typer.main.get_command(plugin.load())
-        except Exception as error:
-            # One broken plug-in must not take the others, or the help, with it.
-            return own or _broken(cmd_name, f"{type(error).__name__}: {error}")
-        if isinstance(own, TyperGroup) and isinstance(command, TyperGroup):
-            # `kourou broker list` is ours, `kourou broker serve` the plug-in's.
-            for name, added in command.commands.items():
-                own.commands.setdefault(name, added)
-            return own
-        return own or command
+        if plugin is not None:
+            return _load(plugin)
+        if cmd_name in _SERVER_COMMANDS:
+            raise _fail(f"the command {cmd_name!r} comes with the distribution kourou-server: install that")
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """`kourou broker list` is ours; `kourou broker`, with flags or without, runs one and is the plug-in's."""
+        name, rest = args[0], args[1:]
+        plugin = _plugins().get(name)
+        runs_plugin = not rest or (rest[0].startswith("-") and rest[0] not in ctx.help_option_names)
+        if plugin is not None and name in self.commands and runs_plugin:
+            return name, _load(plugin), rest
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -73,6 +74,14 @@ def _say(kind: str, message: str) -> None:
 
 def _plugins() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=PLUGIN_GROUP)}
+
+
+def _load(plugin: EntryPoint) -> Any:
+    """Its command; one broken plug-in must not take the others, or the help, with it."""
+    try:
+        return typer.main.get_command(plugin.load())
+    except Exception as error:
+        return _broken(plugin.name, f"{type(error).__name__}: {error}")
 
 
 def _broken(name: str, reason: str) -> Any:

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from kourou import AsyncProducer, Message
 from kourou.cli.digest import LinesDigest
 from kourou.cli.errors import CommandError
 from kourou.cli.interrupt import INTERRUPTED, interruptible
@@ -17,6 +16,8 @@ from kourou.cli.lines import Lines
 from kourou.cli.meter import Meter, say_digest
 from kourou.cli.options import DEFAULT_NAMESRV, Namesrv
 from kourou.errors import KourouError, PartialFailure
+from kourou.message import Message
+from kourou.producer import AsyncProducer
 
 # Enough at one time to keep every broker busy; the producer packs them into requests.
 _BATCH_COUNT = 256

@@ -1,0 +1,120 @@
+"""All three services in one process and on one loop: the same code on the same ports as in processes of their own."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from kourou.errors import KourouError
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Endpoints
+from kourou.protocol.kourou.routing.v1 import routing_rpc
+from kourou.protocol.kourou.routing.v1.routing_pb2 import ListBrokersRequest
+from kourou.transport import GrpcTransport
+from kourou.wire import Wire, new_client_id
+from kourou_admin.service import Admin
+from kourou_admin.settings import AdminSettings
+from kourou_broker.service import Broker
+from kourou_broker.settings import BrokerSettings
+from kourou_dev.settings import DevSettings
+from kourou_namesrv.service import NameServer
+from kourou_namesrv.settings import NamesrvSettings
+from kourou_service.listener import HostPort, Listener
+from kourou_service.process import UserError
+
+_HOST = "127.0.0.1"
+_BROKER = "broker-a"
+_READY_TIMEOUT_S = 60.0
+
+
+class LocalCluster:
+    def __init__(self, settings: DevSettings) -> None:
+        self._settings = settings
+        self._started = AsyncExitStack()
+        self.access_point = self.broker = self.admin = ""
+        """Where clients connect, where the broker is and where the admin service is; known after `start`."""
+
+    async def start(self) -> None:
+        """Returns when messages can be sent. Raises OSError or UserError when it cannot run; then nothing is left."""
+        try:
+            name_server = await self._start_name_server()
+            await self._start_broker(name_server)
+            await self._start_admin()
+            await self._ready()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """The admin service first, the NameServer last: the broker says goodbye to it."""
+        await self._started.aclose()
+
+    async def _start_name_server(self) -> NameServer:
+        name_server = NameServer(
+            NamesrvSettings.model_validate(
+                {
+                    "listeners": (_listener(self._settings.port),),
+                    "broker_listener": HostPort(_HOST, self._settings.registration_port),
+                    "engine": self._settings.engine,
+                    "stop_grace_s": self._settings.stop_grace_s,
+                }
+            )
+        )
+        self._started.push_async_callback(name_server.stop)
+        await name_server.start()
+        self.access_point = str(name_server.listeners[0].bind)
+        return name_server
+
+    async def _start_broker(self, name_server: NameServer) -> None:
+        broker = Broker(
+            BrokerSettings.model_validate(
+                {
+                    "name": _BROKER,
+                    "data": self._settings.data / _BROKER,
+                    "listeners": (_listener(self._settings.broker_port),),
+                    "namesrv": (name_server.broker_address,),
+                    "auto_create_groups": True,
+                    "engine": self._settings.engine,
+                    "stop_grace_s": self._settings.stop_grace_s,
+                }
+            )
+        )
+        self._started.push_async_callback(broker.stop)
+        await broker.start()
+        self.broker = str(broker.listeners[0].bind)
+
+    async def _start_admin(self) -> None:
+        admin = Admin(
+            AdminSettings.model_validate(
+                {
+                    "listen": HostPort(_HOST, self._settings.admin_port),
+                    "namesrv": (self.access_point,),
+                    "engine": self._settings.engine,
+                    "stop_grace_s": self._settings.stop_grace_s,
+                }
+            )
+        )
+        self._started.push_async_callback(admin.stop)
+        await admin.start()
+        self.admin = admin.addresses[0]
+
+    async def _ready(self) -> None:
+        """The access point answers once the broker has registered."""
+        transport = GrpcTransport()
+        wire = Wire(transport, new_client_id())
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                while not await self._registered(wire):  # noqa: ASYNC110  (it happens behind the network)
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise UserError(f"the broker did not register within {_READY_TIMEOUT_S:.0f} s") from None
+        finally:
+            await transport.close()
+
+    async def _registered(self, wire: Wire) -> bool:
+        try:
+            request = ListBrokersRequest(endpoints=Endpoints())
+            return bool((await wire.call(self.access_point, routing_rpc.LIST_BROKERS, request)).message.brokers)
+        except KourouError:
+            return False
+
+
+def _listener(port: int) -> Listener:
+    return Listener.parse(f"{_HOST}:{port}")

@@ -1,0 +1,104 @@
+"""The command in front of the real admin operations in front of brokers in memory: no ports, no processes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+from typer.testing import CliRunner, Result
+
+from kourou.cli import admin
+from kourou.cli.app import app
+from kourou.transport import Reply, RpcError
+from kourou_admin.brokers import Brokers
+from kourou_admin.copies import GroupCopies, TopicCopies
+from kourou_admin.groups import Groups
+from kourou_admin.messages import Messages
+from kourou_admin.progress import Progress
+from kourou_admin.rpc import open_door
+from kourou_admin.topics import Topics
+from tests.unit.admin.fake_cluster import FakeClock, FakeNetwork
+
+
+class FakeCall:
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def reply(self, response: bytes, trailing: object = ()) -> None:
+        self.answer.set_result(response)
+
+    def fail(self, code: Any, details: str) -> None:
+        self.answer.set_exception(RpcError(code, details))
+
+    def on_cancel(self, callback: object) -> None: ...
+
+
+class InMemoryAdmin:
+    """The admin service without its server: engine, transport and channel in one."""
+
+    def __init__(self, network: FakeNetwork) -> None:
+        self.network = network
+        self.handlers: dict[str, Any] = {}
+        cluster, clock = network.cluster(), FakeClock()
+        open_door(
+            self,  # type: ignore[arg-type]
+            Topics(TopicCopies(cluster), clock),
+            Groups(GroupCopies(cluster), clock),
+            Brokers(cluster),
+            Progress(cluster),
+            Messages(cluster, clock),
+        )
+
+    def unary(self, path: str, handler: Any) -> None:
+        self.handlers[path] = handler
+
+    async def ask(self, path: str, request: bytes) -> bytes:
+        call = FakeCall()
+        self.handlers[path](request, call)
+        return await call.answer
+
+
+class InMemoryTransport:
+    def __init__(self, service: InMemoryAdmin) -> None:
+        self._service = service
+
+    def channel(self, address: str) -> InMemoryChannel:
+        return InMemoryChannel(self._service)
+
+    async def close(self) -> None: ...
+
+
+class InMemoryChannel:
+    def __init__(self, service: InMemoryAdmin) -> None:
+        self._service = service
+
+    async def unary(self, method: Any, request: Message, *, timeout_s: float, metadata: object = ()) -> Reply[Any]:
+        answer = await self._service.ask(method.path, request.SerializeToString())
+        return Reply(method.response.FromString(answer), {})
+
+
+class Command:
+    def __init__(self, network: FakeNetwork) -> None:
+        self.network = network
+        self.brokers = network.brokers
+
+    def __call__(self, *args: str, input: str | None = None) -> Result:
+        result = CliRunner().invoke(app, list(args), input=input)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    def ok(self, *args: str, input: str | None = None) -> str:
+        result = self(*args, input=input)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+
+@pytest.fixture
+def kourou(monkeypatch: pytest.MonkeyPatch) -> Command:
+    network = FakeNetwork("broker-a", "broker-b")
+    # A new one for each command, which has an event loop of its own.
+    monkeypatch.setattr(admin, "GrpcTransport", lambda: InMemoryTransport(InMemoryAdmin(network)))
+    return Command(network)

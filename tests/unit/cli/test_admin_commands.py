@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
+from tests.unit.admin.fake_cluster import OK
+from tests.unit.cli.conftest import Command
+
+TOPIC, GROUP = v2.Resource(name="flights"), v2.Resource(name="readers")
+
+
+def test_the_life_of_a_topic(kourou: Command) -> None:
+    out = kourou.ok("topic", "create", "flights", "--type", "normal", "--queues", "8")
+    assert out == "topic flights created: 8 queues on broker-a, broker-b\n"
+    assert "flights" in kourou.ok("topic", "list")
+    kourou.ok("topic", "change", "flights", "--queues", "9", "--permission", "read")
+    topic = json.loads(kourou.ok("topic", "show", "flights", "--json"))
+    assert topic == {
+        "name": "flights",
+        "type": "normal",
+        "queues": 9,
+        "permission": "read",
+        "version": 1_000_002,
+        "brokers": ["broker-a", "broker-b"],
+        "differing_brokers": [],
+    }
+    assert json.loads(kourou.ok("topic", "list", "--json")) == [topic]
+    assert kourou("topic", "delete", "flights", input="n\n").exit_code == 1
+    kourou.ok("topic", "delete", "flights", input="y\n")
+    assert json.loads(kourou.ok("topic", "list", "--json")) == []
+
+
+def test_the_life_of_a_group(kourou: Command) -> None:
+    kourou.ok("group", "create", "readers", "--max-attempts", "3", "--order", "fifo", "--assignment", "shared")
+    kourou.ok("group", "change", "readers", "--max-attempts", "4")
+    group = json.loads(kourou.ok("group", "show", "readers", "--json"))
+    assert (group["max_attempts"], group["order"], group["assignment"]) == (4, "fifo", "shared")
+    assert "readers" in kourou.ok("group", "list")
+    kourou.ok("group", "delete", "readers", "--yes")
+    assert "no groups" in kourou("group", "list").stderr
+
+
+def test_namespaces_are_written_with_a_slash(kourou: Command) -> None:
+    kourou.ok("topic", "create", "team/flights")
+    assert json.loads(kourou.ok("topic", "list", "--json"))[0]["name"] == "team/flights"
+
+
+def test_refusals_are_one_line_on_stderr(kourou: Command) -> None:
+    kourou.ok("topic", "create", "flights")
+    for args, reason in (
+        (("topic", "create", "flights"), "exists on broker-a, broker-b already"),
+        (("topic", "create", "a b"), "has a character other than"),
+        (("topic", "create", "x", "--type", "fifo"), "come with a later release"),
+        (("topic", "change", "flights", "--queues", "7"), "fewer would cut off"),
+        (("topic", "show", "other"), "there is no topic other"),
+        (("group", "change", "other", "--max-attempts", "2"), "there is no group other"),
+        (("broker", "show", "broker-z"), "there is no broker"),
+        (("broker", "off", "broker-z"), "there is no broker"),
+        (("message", "find", "--offset-id", "nonsense"), "is no offset message id"),
+        (("message", "find", "--topic", "t", "--from", "yesterday"), "is no time"),
+    ):
+        result = kourou(*args)
+        assert result.exit_code == 1, args
+        assert result.stdout == ""
+        assert reason in result.stderr
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("topic", "create"),
+        ("topic", "create", "x", "--queues", "0"),
+        ("topic", "create", "x", "--type", "wrong"),
+        ("offset", "reset", "g", "t"),
+        ("offset", "reset", "g", "t", "--first", "--last"),
+        ("message", "find", "--topic", "t"),
+        ("message", "find", "--key", "k"),
+        ("send", "t"),
+        ("send", "t", "x", "--lines", "-"),
+        ("send", "t", "x", "--property", "x"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_use_has_exit_code_2(kourou: Command, args: tuple[str, ...]) -> None:
+    assert kourou(*args).exit_code == 2
+
+
+def test_partial_success_fails_and_says_where(kourou: Command) -> None:
+    kourou.brokers["broker-b"].down = True
+    result = kourou("topic", "create", "flights")
+    assert result.exit_code == 1
+    assert "8 queues on broker-a" in result.stdout
+    assert "not done on broker-b" in result.stderr
+    listing = kourou("topic", "list")
+    assert listing.exit_code == 0
+    assert "broker-b is missing here" in listing.stderr
+    brokers = kourou("broker", "list", "--json")
+    assert "broker-b does not answer" in brokers.stderr
+    assert [(row["name"], row["answers"]) for row in json.loads(brokers.stdout)] == [
+        ("broker-a", True),
+        ("broker-b", False),
+    ]
+
+
+def test_without_an_admin_service_the_way_out_is_told(tmp_path: object) -> None:
+    result = Command.__call__(object.__new__(Command), "topic", "list", "--admin", "127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "no admin service answers at 127.0.0.1:1; `kourou dev` starts" in result.stderr
+
+
+def test_progress_and_reset(kourou: Command) -> None:
+    progress = broker_pb2.Progress(group=GROUP, committed_offset=4, lag=6, inflight=1)
+    queue = broker_pb2.Queue(topic=TOPIC, id=2, first_offset=0, next_offset=10, progress=[progress])
+    for broker in kourou.brokers.values():
+        broker.answers[broker_rpc.DESCRIBE_QUEUES.path] = lambda _: broker_pb2.DescribeQueuesResponse(
+            status=OK, queues=[queue]
+        )
+        broker.answers[broker_rpc.RESET_OFFSET.path] = lambda _: broker_pb2.ResetOffsetResponse(
+            status=OK, offsets=[broker_pb2.QueueOffset(queue=2, offset=0)]
+        )
+    assert "lag in all: 12" in kourou.ok("progress", "readers")
+    rows = json.loads(kourou.ok("progress", "--topic", "flights", "--json"))
+    assert rows[0] == {
+        "group": "readers",
+        "topic": "flights",
+        "broker": "broker-a",
+        "queue": 2,
+        "first_offset": 0,
+        "committed_offset": 4,
+        "next_offset": 10,
+        "lag": 6,
+        "inflight": 1,
+        "owner": None,
+    }
+    for target in (["--first"], ["--last"], ["--to-offset", "3"], ["--to-time", "2026-01-01T00:00:00+00:00"]):
+        rows = json.loads(kourou.ok("offset", "reset", "readers", "flights", "--broker", "broker-b", "--json", *target))
+        assert rows == [{"broker": "broker-b", "queue": 2, "offset": 0}]
+    _, order = kourou.brokers["broker-b"].asked[-1]
+    assert isinstance(order, broker_pb2.ResetOffsetRequest)
+    assert order.time.ToJsonString() == "2026-01-01T00:00:00Z"
+
+
+def test_messages(kourou: Command) -> None:
+    system = v2.SystemProperties(
+        message_id="01", tag="late", keys=["k"], queue_id=3, queue_offset=5, store_timestamp=Timestamp(seconds=1)
+    )
+    for name, body in (("broker-a", "grüße".encode()), ("broker-b", b"\xff\x00")):
+        message = v2.Message(topic=TOPIC, body=body, system_properties=system, user_properties={"a": "b"})
+        answer = broker_pb2.FindMessagesResponse(
+            status=OK, messages=[broker_pb2.FoundMessage(message=message, offset_message_id=f"{name}@1f40.3")]
+        )
+        kourou.brokers[name].answers[broker_rpc.FIND_MESSAGES.path] = lambda _, answer=answer: answer
+    text, binary = json.loads(kourou.ok("message", "find", "--topic", "flights", "--id", "01", "--json"))
+    assert (text["body"], text["body_encoding"]) == ("grüße", "utf-8")
+    assert (binary["body"], binary["body_encoding"]) == ("/wA=", "base64")
+    assert text["stored_ms"] == 1000
+    assert "2 bytes that are no text" in kourou.ok("message", "find", "--topic", "flights", "--key", "k")
+    (only,) = json.loads(kourou.ok("message", "find", "--offset-id", "broker-b@1f40.3", "--json"))
+    assert only["offset_message_id"] == "broker-b@1f40.3"
+
+
+def test_routes_clients_and_permissions(kourou: Command) -> None:
+    broker = v2.Broker(name="broker-a", endpoints=v2.Endpoints(addresses=[v2.Address(host="h", port=1)]))
+    kourou.network.routes["flights"] = [
+        v2.MessageQueue(topic=TOPIC, id=0, permission=v2.READ_WRITE, broker=broker, accept_message_types=[v2.NORMAL])
+    ]
+    assert json.loads(kourou.ok("route", "flights", "--json")) == [
+        {
+            "broker": "broker-a",
+            "broker_id": 0,
+            "queue": 0,
+            "permission": "read-write",
+            "address": "h:1",
+            "types": ["normal"],
+        }
+    ]
+    subscription = v2.SubscriptionEntry(topic=TOPIC, expression=v2.FilterExpression(type=v2.TAG, expression="a||b"))
+    client = broker_pb2.Client(client_id="c1", type=v2.PUSH_CONSUMER, group=GROUP, subscriptions=[subscription])
+    for each in kourou.brokers.values():
+        each.answers[broker_rpc.LIST_CLIENTS.path] = lambda _: broker_pb2.ListClientsResponse(
+            status=OK, clients=[client]
+        )
+        each.answers[broker_rpc.SET_PERMISSION.path] = lambda _: broker_pb2.SetPermissionResponse(status=OK)
+    (row, _) = json.loads(kourou.ok("client", "list", "--group", "readers", "--json"))
+    assert (row["client_id"], row["type"], row["subscriptions"]) == ("c1", "push-consumer", ["flights:a||b"])
+    assert kourou.ok("broker", "off", "broker-a") == "broker broker-a is read now\n"
+    assert kourou.ok("broker", "off", "broker-a", "--reads") == "broker broker-a is none now\n"
+    assert kourou.ok("broker", "on", "broker-a") == "broker broker-a is read-write now\n"
+
+
+def test_version(kourou: Command) -> None:
+    assert kourou.ok("--version").startswith("kourou 0.")

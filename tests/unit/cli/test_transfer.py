@@ -1,0 +1,213 @@
+"""`kourou send --lines` and `kourou receive` on clients in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kourou.cli import receive, send
+from kourou.cli.digest import LinesDigest
+from kourou.errors import ConnectionFailed, KourouError, PartialFailure, TopicNotFound
+from kourou.message import Message, ReceivedMessage, SendResult
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from tests.unit.cli.conftest import Command
+
+
+class Queue:
+    """What the fake clients share."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.messages: list[Message] = []
+        self.acked = 0
+        self.sends = 0
+        self.receives = 0
+        self.send_error: KourouError | None = None
+        self.fail_after_sends: int | None = None
+        self.interrupt_after_receives: int | None = None
+        self.fail_at_receives: set[int] = set()
+        self.receive_error: KourouError = ConnectionFailed("gone")
+        self.lose_acks = False
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    queue = Queue()
+
+    class Producer:
+        def __init__(self, namesrv: str, **_: Any) -> None: ...
+
+        async def __aenter__(self) -> Producer:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def send(self, message: Message) -> SendResult:
+            return (await self.send_many([message]))[0]
+
+        async def send_many(self, messages: Sequence[Message]) -> list[SendResult]:
+            queue.sends += 1
+            if queue.send_error is not None:
+                raise queue.send_error
+            results = [SendResult("id", "broker-a@0.0", m.topic, "broker-a", 0, 0) for m in messages]
+            if queue.fail_after_sends is not None and queue.sends > queue.fail_after_sends:
+                queue.bodies.append(messages[0].body)
+                raise PartialFailure("sending", [results[0], *[ConnectionFailed("gone")] * (len(messages) - 1)])
+            queue.messages += messages
+            queue.bodies += [message.body for message in messages]
+            return results
+
+    class Consumer:
+        def __init__(self, group: str, subscriptions: dict[str, str], namesrv: str) -> None: ...
+
+        async def __aenter__(self) -> Consumer:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def receive(self, max_messages: int, **_: Any) -> list[ReceivedMessage]:
+            queue.receives += 1
+            if queue.receives == queue.interrupt_after_receives:
+                os.kill(os.getpid(), signal.SIGINT)
+            if queue.receives in queue.fail_at_receives:
+                raise queue.receive_error
+            taken, queue.bodies = queue.bodies[:max_messages], queue.bodies[max_messages:]
+            if not taken:
+                await asyncio.sleep(0.01)
+            return [ReceivedMessage(v2.Message(body=body), "broker-a", "") for body in taken]
+
+        async def ack(self, messages: Sequence[ReceivedMessage]) -> None:
+            if queue.lose_acks:
+                raise ConnectionFailed("gone")
+            queue.acked += len(messages)
+
+    monkeypatch.setattr(send, "AsyncProducer", Producer)
+    monkeypatch.setattr(receive, "AsyncSimpleConsumer", Consumer)
+    return queue
+
+
+def sorted_digest(lines: Sequence[bytes]) -> str:
+    return hashlib.sha256(b"".join(line + b"\n" for line in sorted(lines))).hexdigest()
+
+
+def test_one_message_with_its_properties(kourou: Command, queue: Queue) -> None:
+    out = kourou.ok("send", "t", "grüße", "--tag", "x", "--key", "k", "--key", "l", "--property", "a=b=c")
+    assert "sent to broker-a, queue 0, offset 0: id id, offset id broker-a@0.0" in out
+    assert queue.messages == [Message("t", "grüße".encode(), tag="x", keys=("k", "l"), properties={"a": "b=c"})]
+
+
+def test_lines_go_and_come_byte_for_byte(kourou: Command, queue: Queue, tmp_path: Path) -> None:
+    lines = [f"flight {number}".encode() for number in range(5000)] + [b"\xff\x00 caf\xe9\r", b" ", b"last"]
+    source = tmp_path / "lines"
+    source.write_bytes(b"\n".join([*lines[:10], b"", *lines[10:4000], b"", b"", *lines[4000:]]))
+    sent = kourou("send", "t", "--lines", str(source))
+    assert sent.exit_code == 0
+    assert "sent 5,003 messages" in sent.stderr
+    assert "left out 3 empty lines" in sent.stderr
+    assert f"digest {sorted_digest(lines)} (SHA-256 over the sorted lines" in sent.stderr
+    target = tmp_path / "copy"
+    received = kourou("receive", "t", "--group", "g", "--count", "5003", "--output", str(target))
+    assert received.exit_code == 0
+    assert "received 5,003 messages" in received.stderr
+    assert f"digest {sorted_digest(lines)}" in received.stderr
+    assert sorted(target.read_bytes().removesuffix(b"\n").split(b"\n")) == sorted(lines)
+    assert queue.acked == 5003
+
+
+def test_receive_takes_no_more_than_wanted(kourou: Command, queue: Queue) -> None:
+    queue.bodies = [b"x"] * 100
+    assert kourou.ok("receive", "t", "--group", "g", "--count", "37") == "x\n" * 37
+    assert (len(queue.bodies), queue.acked) == (63, 37)
+
+
+def test_receive_stops_when_nothing_comes(kourou: Command, queue: Queue) -> None:
+    queue.bodies = [b"a\nb", b"c"]
+    result = kourou("receive", "t", "--group", "g", "--idle-s", "0.2")
+    assert result.exit_code == 0
+    assert result.stdout == "a\nb\nc\n"
+    assert "1 bodies contain a newline" in result.stderr
+
+
+def test_ctrl_c_ends_a_receive_after_writing_and_acknowledging(kourou: Command, queue: Queue) -> None:
+    queue.bodies = [b"x"] * 1000
+    queue.interrupt_after_receives = 3
+    result = kourou("receive", "t", "--group", "g")
+    assert result.exit_code == 130
+    written = result.stdout.count("x")
+    assert 0 < written == queue.acked < 1000
+    assert written + len(queue.bodies) == 1000
+    assert f"received {written}" in result.stderr
+
+
+def test_a_receive_survives_a_broker_that_restarts(
+    kourou: Command, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "_RETRY_S", 0.01)
+    queue.bodies = [b"x"] * 300
+    queue.fail_at_receives = {7, 8, 9}
+    assert kourou.ok("receive", "t", "--group", "g", "--count", "300") == "x\n" * 300
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(kourou: Command, queue: Queue) -> None:
+    queue.fail_at_receives = {1, 2, 3, 4}
+    result = kourou("receive", "t", "--group", "g")
+    assert result.exit_code == 1
+    assert "error: gone" in result.stderr
+
+
+def test_an_unknown_topic_ends_a_receive(kourou: Command, queue: Queue) -> None:
+    queue.fail_at_receives = {6}
+    queue.receive_error = TopicNotFound(40402, "no topic t; `kourou topic create t` makes it")
+    result = kourou("receive", "t", "--group", "g")
+    assert result.exit_code == 1
+    assert "kourou topic create t" in result.stderr
+
+
+def test_lost_acknowledgements_are_told(kourou: Command, queue: Queue) -> None:
+    queue.bodies, queue.lose_acks = [b"x"], True
+    result = kourou("receive", "t", "--group", "g", "--count", "1")
+    assert "1 messages could not be acknowledged and will come again" in result.stderr
+
+
+def test_a_failed_send_says_how_many_were_sent(kourou: Command, queue: Queue, tmp_path: Path) -> None:
+    source = tmp_path / "lines"
+    source.write_bytes(b"line\n" * 2000)
+    queue.fail_after_sends = 2
+    result = kourou("send", "t", "--lines", str(source))
+    assert result.exit_code == 1
+    assert f"sent {len(queue.bodies):,} messages" in result.stderr
+    assert "gone" in result.stderr
+    assert queue.sends < 8 + 3
+
+
+@pytest.mark.parametrize("args", [["--lines", "/nowhere/lines"], ["--lines", "/"], [""]])
+def test_what_cannot_be_sent_is_told(kourou: Command, queue: Queue, args: list[str]) -> None:
+    result = kourou("send", "t", *args)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_a_line_that_no_message_can_hold(kourou: Command, queue: Queue, tmp_path: Path) -> None:
+    source = tmp_path / "lines"
+    source.write_bytes(b"short\n" + b"x" * (4 * 1024 * 1024 + 1) + b"\nmore\n")
+    result = kourou("send", "t", "--lines", str(source))
+    assert result.exit_code == 1
+    assert "a line is longer than 4194304 bytes" in result.stderr
+    assert "sent 1 messages" in result.stderr
+
+
+@given(st.lists(st.binary(max_size=12)), st.integers(1, 1000))
+def test_the_digest_is_that_of_the_sorted_lines(lines: list[bytes], memory_bytes: int) -> None:
+    digest = LinesDigest(memory_bytes)
+    for line in lines:
+        digest.add(line)
+    assert digest.hexdigest() == sorted_digest(lines)
