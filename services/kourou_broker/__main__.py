@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from kourou_broker.log.errors import LogError
-from kourou_broker.service import BrokerService
+from kourou_broker.service import Broker
 from kourou_broker.settings import BrokerSettings
 from kourou_service.process import UserError, configure_logging, run_process
 
@@ -16,7 +16,7 @@ def main(args: Sequence[str]) -> int:
     async def serve(stop: asyncio.Event) -> None:
         settings = BrokerSettings.load(args)
         configure_logging(settings.log_level, settings.log_format)
-        broker = BrokerService(settings)
+        broker = Broker(settings)
         try:
             await broker.start()
             await stop.wait()

@@ -19,7 +19,6 @@ from kourou_broker.helper import Helper
 from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.worker import ThreadWorker
 from kourou_broker.membership import Membership
-from kourou_broker.operations.status import BrokerStatus
 from kourou_broker.report import BrokerReport
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.delivered import Deliverer
@@ -29,6 +28,7 @@ from kourou_broker.rpc.receiving import ReceivingDoor
 from kourou_broker.rpc.routing import RoutingDoor
 from kourou_broker.rpc.sending import SendingDoor
 from kourou_broker.rpc.settling import SettlingDoor
+from kourou_broker.rpc.status import BrokerStatus
 from kourou_broker.rpc.unsupported import open_unsupported
 from kourou_broker.settings import BrokerSettings
 from kourou_service.clock import Clock, SystemClock
@@ -41,7 +41,7 @@ LOG_FAILED = 74
 """Exit code after a write or sync that failed (EX_IOERR): what is on the disk then only a restart can tell."""
 
 
-class BrokerService:
+class Broker:
     """Built inside the running loop; start raises LogError (the data) and OSError (an address, the disk)."""
 
     def __init__(
@@ -116,7 +116,7 @@ class BrokerService:
             committer=workers[0],
             reader=workers[1],
             background=workers[2],
-            lookup=HelperLookup(helper, medium),
+            lookup=helper,
             fold_to=helper.fold_to,
             incarnation=secrets.randbits(64),
             fatal=_stop_at_once,

@@ -11,9 +11,9 @@ from kourou_broker.operations.delivery import Deliveries
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.search import Search
-from kourou_broker.operations.status import BrokerStatus
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.receiving import queue_of
+from kourou_broker.rpc.status import BrokerStatus
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Group, Name, Queue, Topic, name_of
 from kourou_broker.state.progress import Progress

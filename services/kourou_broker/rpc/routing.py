@@ -1,4 +1,4 @@
-"""QueryRoute and QueryAssignment: a broker answers for the whole cluster, with the addresses of the caller's network."""
+"""QueryRoute and QueryAssignment: a broker answers for the whole cluster, by the addresses of the caller's network."""
 
 from collections.abc import Sequence
 
