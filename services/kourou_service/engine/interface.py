@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
-from grpc import StatusCode
+from grpc import StatusCode as StatusCode  # ours to export
 
 Metadata = Sequence[tuple[str, str | bytes]]
 """Lower-case keys; the value of a key that ends in `-bin` is bytes, all others are printable ASCII."""
@@ -110,7 +110,11 @@ class StreamCall(Call, Protocol):
     """A server-streaming or bidirectional call; one `receive` and one `send` may be under way at a time."""
 
     async def receive(self) -> bytes | None:
-        """The client's next message; None when it has half-closed its side."""
+        """The client's next message; None when it has half-closed its side.
+
+        A client that dies may look half-closed for an instant, before the handler is cancelled: what must tell a
+        goodbye from a breakdown needs a message for the goodbye.
+        """
         ...
 
     async def send(self, response: bytes) -> None:
@@ -139,7 +143,7 @@ class Engine(Protocol):
 
     @property
     def kind(self) -> str:
-        """"queue" or "aio"."""
+        """`queue` or `aio`."""
         ...
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
@@ -147,11 +151,11 @@ class Engine(Protocol):
         ...
 
     def stream(self, path: str, handler: StreamHandler) -> None:
-        """Registers the handler of a server-streaming or bidirectional method; raises ValueError if the path is taken."""
+        """Registers the handler of a server-streaming or bidirectional method; ValueError as above."""
         ...
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None, *, name: str = "") -> str:
-        """Binds "host:port" (port 0: any free one) and returns "host:port" as bound; calls are accepted from `start` on.
+        """Binds "host:port" (port 0: any free one) and returns "host:port" as bound; calls come from `start` on.
 
         `name` is what `Call.listener` says of the calls that come this way. Raises OSError if the address cannot be
         bound, also if another process or engine listens there.
