@@ -81,8 +81,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
             if queue.receives in queue.fail_at_receives:
                 raise queue.receive_error
             taken, queue.bodies = queue.bodies[:max_messages], queue.bodies[max_messages:]
-            if not taken:
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.001)
             return [ReceivedMessage(v2.Message(body=body), "broker-a", "") for body in taken]
 
         async def ack(self, messages: Sequence[ReceivedMessage]) -> None:

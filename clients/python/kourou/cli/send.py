@@ -85,16 +85,18 @@ class Transfer:
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
-        """The exit code. Raises CommandError after the summary when something was not sent."""
+        """The exit code. Raises, after the summary, what kept it from sending all."""
         with interruptible() as stop, Meter("sent", self._lines.total_bytes) as meter:
             async with AsyncProducer(self._namesrv, group=self._group, send_timeout_s=_SEND_TIMEOUT_S) as producer:
-                await self._send_all(producer, meter, stop)
-        self._summarize(meter)
-        if self._failure is not None:
-            raise CommandError(f"{self._failed} messages of those begun were not sent: {self._failure}")
+                failure = await self._send_all(producer, meter, stop)
+        if meter.count or failure is None:
+            self._summarize(meter)
+        if failure is not None:
+            raise failure
         return INTERRUPTED if stop.is_set() else 0
 
-    async def _send_all(self, producer: AsyncProducer, meter: Meter, stop: asyncio.Event) -> None:
+    async def _send_all(self, producer: AsyncProducer, meter: Meter, stop: asyncio.Event) -> BaseException | None:
+        """What ended it before the end of the source, if not the user."""
         reading = asyncio.create_task(self._read(producer, meter))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -103,8 +105,9 @@ class Transfer:
         await asyncio.wait((reading, stopping))
         # What is under way ends, also after Ctrl-C: the summary says exactly what was sent.
         await asyncio.gather(*self._under_way)
-        if not reading.cancelled():
-            reading.result()
+        if self._failure is not None:
+            return CommandError(f"{self._failed:,} messages of those begun were not sent: {self._failure}")
+        return None if reading.cancelled() else reading.exception()
 
     async def _read(self, producer: AsyncProducer, meter: Meter) -> None:
         room = asyncio.Semaphore(_BATCHES_IN_FLIGHT)
