@@ -76,6 +76,10 @@ class Listener:
     def endpoints(self) -> v2.Endpoints:
         return endpoints_of([self.advertised])
 
+    def __str__(self) -> str:
+        shown = f"{self.name}={self.bind}"
+        return shown if self.advertised == self.bind else f"{shown}/{self.advertised}"
+
 
 def _parse_listeners(value: object) -> object:
     parts = split_commas(value)
