@@ -1,0 +1,70 @@
+import gzip
+from datetime import UTC, datetime
+
+import pytest
+
+from kourou import CorruptMessage, InvalidArgument, Message, ReceivedMessage
+from kourou.message import MAX_BODY_BYTES
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from tests.unit.client.fake import received
+
+
+def of(body: bytes, encoding: v2.Encoding = v2.IDENTITY) -> ReceivedMessage:
+    return ReceivedMessage(received("t", body, "h", encoding=encoding), "broker-a", "127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments"),
+    [
+        ("empty", {"body": b""}),
+        ("not bytes", {"body": "text"}),
+        ("at most 4194304", {"body": bytes(MAX_BODY_BYTES + 1)}),
+        ("tag is blank", {"tag": " "}),
+        ("separates tags", {"tag": "a|b"}),
+        ("control character", {"tag": "a\nb"}),
+        ("one string", {"keys": "order-1"}),
+        ("blank", {"keys": ["a", ""]}),
+        ("empty name", {"properties": {"": "x"}}),
+        ("topic name", {"topic": "no spaces"}),
+    ],
+)
+def test_what_no_broker_would_take_is_refused_here(fault, arguments):
+    with pytest.raises(InvalidArgument, match=fault):
+        Message(**{"topic": "t", "body": b"x", **arguments})
+
+
+def test_a_gzipped_body_is_unpacked():
+    assert of(gzip.compress(b"hello"), v2.GZIP).body == b"hello"
+    assert of(gzip.compress(bytes(MAX_BODY_BYTES)), v2.GZIP).body == bytes(MAX_BODY_BYTES)
+
+
+def test_a_gzip_bomb_is_not_unpacked():
+    bomb = gzip.compress(bytes(200 * 1024 * 1024), compresslevel=1)
+    assert len(bomb) < MAX_BODY_BYTES
+    message = of(bomb, v2.GZIP)
+    with pytest.raises(CorruptMessage, match="more than 4194304"):
+        _ = message.body
+
+
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"hello")[:-5]])
+def test_a_broken_gzip(body):
+    with pytest.raises(CorruptMessage):
+        _ = of(body, v2.GZIP).body
+
+
+def test_all_fields():
+    wire = received("t", b"x", "h", attempt=3)
+    system = wire.system_properties
+    system.tag, system.queue_id, system.queue_offset, system.born_host = "red", 5, 7, "there"
+    system.keys.extend(["k1", "k2"])
+    system.born_timestamp.FromMilliseconds(1_700_000_000_500)
+    system.store_timestamp.FromMilliseconds(1_700_000_001_000)
+    system.dead_letter_queue.topic, system.dead_letter_queue.message_id = "orders", "id-0"
+    wire.user_properties["p"] = "v"
+    message = ReceivedMessage(wire, "broker-a", "127.0.0.1:1")
+    assert (message.topic, message.tag, message.keys, message.properties) == ("t", "red", ("k1", "k2"), {"p": "v"})
+    assert (message.attempt, message.queue_id, message.offset, message.broker) == (3, 5, 7, "broker-a")
+    assert message.born_at == datetime(2023, 11, 14, 22, 13, 20, 500_000, UTC)
+    assert message.stored_at == datetime(2023, 11, 14, 22, 13, 21, tzinfo=UTC)
+    assert message.dead_letter_of == ("orders", "id-0")
+    assert of(b"x").tag is of(b"x").stored_at is of(b"x").dead_letter_of is None

@@ -1,0 +1,100 @@
+import asyncio
+import inspect
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import kourou
+from kourou import Message, Producer, PushConsumer, ReceivedMessage, SimpleConsumer, portal
+from tests.unit.client.fake import cluster, received
+
+
+async def test_producer_from_many_threads():
+    async with cluster() as c:
+
+        def work() -> list[kourou.SendResult]:
+            with Producer(c.namesrv) as producer, ThreadPoolExecutor(8) as threads:
+                results = list(threads.map(lambda i: producer.send(Message("t", b"%d" % i)), range(100)))
+                return results + producer.send_many([Message("t", b"x")] * 10)
+
+        results = await asyncio.to_thread(work)
+        assert len({result.message_id for result in results}) == 110
+        assert len(c.brokers[0].stored["t"]) == 110
+
+
+async def test_simple_consumer():
+    async with cluster() as c:
+        c.brokers[0].ready["t"] += [received("t", b"1", "h1"), received("t", b"2", "h2")]
+
+        def work() -> list[bytes]:
+            with SimpleConsumer("g", {"t": "*"}, c.namesrv) as consumer:
+                messages = consumer.receive(wait_s=2)
+                consumer.change_invisible_duration(messages[0], 0)
+                consumer.ack(messages)
+                return [message.body for message in messages]
+
+        assert await asyncio.to_thread(work) == [b"1", b"2"]
+        assert [entry.receipt_handle for entry in c.brokers[0].acks[0].entries] == ["h1+", "h2"]
+
+
+async def test_push_consumer_may_send_from_its_listener():
+    async with cluster() as c:
+        c.brokers[0].assign = lambda topic: [c.brokers[0].queue(topic, -1)]
+        c.brokers[0].ready["t"].append(received("t", b"in", "h"))
+        c.topics["out"] = 1
+        done = threading.Event()
+
+        def work() -> None:
+            with Producer(c.namesrv) as producer:
+
+                def listener(message: ReceivedMessage) -> None:
+                    producer.send(Message("out", message.body))
+                    done.set()
+
+                with PushConsumer("g", {"t": "*"}, listener, c.namesrv):
+                    assert done.wait(10)
+
+        await asyncio.to_thread(work)
+        assert [m.body for m in c.brokers[0].stored["out"]] == [b"in"]
+
+
+async def test_errors_come_through():
+    async with cluster() as c:
+
+        def work() -> None:
+            with Producer(c.namesrv) as producer:
+                producer.send(Message("nope", b"x"))
+
+        with pytest.raises(kourou.TopicNotFound):
+            await asyncio.to_thread(work)
+
+
+def test_not_on_the_loop_of_the_clients():
+    async def misuse() -> None:
+        portal.run(asyncio.sleep(0))
+
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        portal.run(misuse())
+
+
+@pytest.mark.parametrize("name", ["Producer", "SimpleConsumer", "PushConsumer"])
+def test_the_same_methods_with_the_same_signatures(name: str):
+    blocking, asynchronous = getattr(kourou, name), getattr(kourou, f"Async{name}")
+    public = {key for key in vars(asynchronous) if not key.startswith("_")}
+    assert public == {key for key in vars(blocking) if not key.startswith("_")}
+    for key in [*public, "__init__"]:
+        if callable(getattr(blocking, key)):
+            assert inspect.signature(getattr(blocking, key)) == inspect.signature(getattr(asynchronous, key))
+
+
+def test_a_program_that_forgets_to_close_still_ends():
+    script = (
+        "from kourou import Producer, Message, KourouError\n"
+        "p = Producer('127.0.0.1:1', send_timeout_s=0.2)\n"
+        "try: p.send(Message('t', b'x'))\nexcept KourouError as error: print(type(error).__name__)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert (run.stdout.strip(), run.stderr, run.returncode) == ("ConnectionFailed", "", 0)
