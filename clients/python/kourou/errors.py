@@ -197,7 +197,7 @@ def error_of_rpc(error: RpcError, address: str) -> KourouError:
     if error.code is StatusCode.DEADLINE_EXCEEDED:
         return TimeoutExceeded(f"{address} did not answer in time")
     if error.code in _NO_ANSWER:
-        return TimeoutExceeded(f"the connection to {address} broke before the answer: {error.details}")
+        return TimeoutExceeded(f"{address} gave no answer: {error.details}")
     code = _CODE_OF_STATUS.get(error.code, v2.INTERNAL_SERVER_ERROR)
     return _error_class(code)(code, f"{address}: {error.details}")
 

@@ -47,7 +47,7 @@ class Session:
             self._heartbeats = asyncio.create_task(self._beat(), name="kourou heartbeats")
 
     async def settled(self, address: str, timeout_s: float) -> None:
-        """Returns when the broker has answered our settings, or after the time-out."""
+        """Returns when the broker has answered our settings, if only with a refusal, or after the time-out."""
         presence = self._brokers.get(address)
         if presence is not None:
             with suppress(TimeoutError):
@@ -93,9 +93,9 @@ class Session:
             await asyncio.sleep(_RECONNECT.jittered_s(failures))
 
     def _obey(self, command: service_pb2.TelemetryCommand, presence: _Presence) -> None:
+        presence.settled.set()
         if command.HasField("settings"):
             self.broker_settings = self.broker_settings.applied(command.settings)
-            presence.settled.set()
         elif command.HasField("status") and command.status.code != v2.OK:
             _log.warning("a broker refused our settings: %s", command.status.message)
 

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -12,7 +13,9 @@ from tests.unit.client.fake import Broker, Cluster, cluster, received, until
 class Member:
     """A broadcasting consumer and what it heard."""
 
-    def __init__(self, c: Cluster, path: Path, start="first", gate: asyncio.Event | None = None) -> None:
+    def __init__(
+        self, c: Cluster, path: Path, start: Literal["end", "first"] = "first", gate: asyncio.Event | None = None
+    ) -> None:
         self.heard: list[bytes] = []
         self.gate = gate
         options = Broadcasting(path, start)
