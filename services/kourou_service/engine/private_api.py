@@ -63,7 +63,7 @@ class RequestCallEvent(Protocol):
 
 class CompletionQueue(Protocol):
     def poll(self, deadline: float) -> BatchEvent:
-        """Waits until that Unix time (0: not at all). TIMED_OUT with success means that the queue was shut down."""
+        """Waits until that Unix time (0: not at all). The event's type is COMPLETE, TIMED_OUT or SHUT_DOWN."""
         ...
 
     def shutdown(self) -> None: ...
@@ -87,7 +87,9 @@ class Server(Protocol):
 
 try:
     _cygrpc: Any = importlib.import_module("grpc._cython.cygrpc")
+    COMPLETE: int = _cygrpc.CompletionType.operation_complete
     TIMED_OUT: int = _cygrpc.CompletionType.queue_timeout
+    SHUT_DOWN: int = _cygrpc.CompletionType.queue_shutdown
     receive_message: Callable[[int], Operation] = _cygrpc.ReceiveMessageOperation
     receive_close: Callable[[int], Operation] = _cygrpc.ReceiveCloseOnServerOperation
     send_initial_metadata: Callable[[Metadata, int], Operation] = _cygrpc.SendInitialMetadataOperation
@@ -141,7 +143,7 @@ def _self_check() -> str | None:
     server.shutdown(queue, lambda event: seen.append(("shutdown", event.success)))
     for _ in range(2):
         event = queue.poll(time.time() + SELF_CHECK_TIMEOUT_S)
-        if event.completion_type == TIMED_OUT:
+        if event.completion_type != COMPLETE:
             return "a shutdown of the server did not complete"
         event.tag(event)
         del event

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from kourou_service.engine.private_api import TIMED_OUT, BatchEvent, CompletionQueue
+from kourou_service.engine.private_api import COMPLETE, SHUT_DOWN, TIMED_OUT, BatchEvent, CompletionQueue
 
 TURN_BUDGET_S = 0.002
 POLL_TIMEOUT_S = 5.0
@@ -45,9 +45,9 @@ class QueuePump:
     def _wait_for_events(self) -> None:
         while True:
             event = self._queue.poll(time.time() + POLL_TIMEOUT_S)
+            if event.completion_type == SHUT_DOWN:
+                break
             if event.completion_type == TIMED_OUT:
-                if event.success:
-                    break
                 continue
             self._first = event
             del event  # the loop lets go of it; a second reference here would outlive the next poll
@@ -68,11 +68,11 @@ class QueuePump:
         event, self._first = self._first, None
         if event is None:
             event = poll(0)
-            if event.completion_type == TIMED_OUT:
+            if event.completion_type != COMPLETE:
                 self._drained.release()
                 return
         ends = time.monotonic() + TURN_BUDGET_S
-        while event.completion_type != TIMED_OUT:
+        while event.completion_type == COMPLETE:
             try:
                 event.tag(event)
             except Exception:
