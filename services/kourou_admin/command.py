@@ -6,7 +6,7 @@ import typer
 
 from kourou_admin.__main__ import main
 
-app = typer.Typer(help="The admin service.", no_args_is_help=True)
+app = typer.Typer(help="The admin service.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

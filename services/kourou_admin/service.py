@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from kourou.name_servers import NameServers
+from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.transport import GrpcTransport, Transport
 from kourou.wire import Wire, new_client_id
 from kourou_admin.brokers import Brokers
@@ -22,6 +23,8 @@ from kourou_admin.settings import AdminSettings
 from kourou_admin.topics import Topics
 from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import EngineOptions, create_engine
+from kourou_service.engine.health import serve_health
+from kourou_service.engine.reflection import serve_reflection
 from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
@@ -50,6 +53,8 @@ class Admin:
             Progress(cluster),
             Messages(cluster, clock),
         )
+        self._health = serve_health(self._engine, (admin_rpc.SERVICE,))
+        serve_reflection(self._engine, (admin_rpc.SERVICE,))
         self._leveller: asyncio.Task[None] | None = None
         self.addresses: tuple[str, ...] = ()
         """Where it listens, "host:port"; known once it has started."""
@@ -63,6 +68,7 @@ class Admin:
     async def stop(self) -> None:
         if self._leveller is not None:
             self._leveller.cancel()
+        self._health.close()
         await self._engine.stop(self._settings.stop_grace_s)
         await self._name_servers.close()
         if self._own_transport is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kourou_service.listener import AddressSetting, HostPort
 from kourou_service.settings import ServiceSettings, StringList
@@ -26,3 +26,10 @@ class AdminSettings(ServiceSettings):
     level_interval_s: float = Field(
         30.0, gt=0, description="How often brokers that missed a change of a topic or group get it, seconds."
     )
+
+    @field_validator("namesrv")
+    @classmethod
+    def _check_namesrv(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        for target in targets:
+            HostPort.parse(target)
+        return targets

@@ -4,7 +4,7 @@ import typer
 
 from kourou_dev.__main__ import main
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)

@@ -11,6 +11,7 @@ from kourou.transport import GrpcTransport
 from kourou.wire import Wire, new_client_id
 from kourou_admin.service import Admin
 from kourou_admin.settings import AdminSettings
+from kourou_broker.log.errors import LogError
 from kourou_broker.service import Broker
 from kourou_broker.settings import BrokerSettings
 from kourou_dev.settings import DevSettings
@@ -77,7 +78,10 @@ class LocalCluster:
             )
         )
         self._started.push_async_callback(broker.stop)
-        await broker.start()
+        try:
+            await broker.start()
+        except LogError as problem:
+            raise UserError(str(problem)) from problem
         self.broker = str(broker.listeners[0].bind)
 
     async def _start_admin(self) -> None:

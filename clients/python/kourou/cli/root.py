@@ -79,13 +79,15 @@ def _plugins() -> dict[str, EntryPoint]:
 def _load(plugin: EntryPoint) -> Any:
     """Its command; one broken plug-in must not take the others, or the help, with it."""
     try:
-        return typer.main.get_command(plugin.load())
+        command = typer.main.get_command(plugin.load())
     except Exception as error:
-        return _broken(plugin.name, f"{type(error).__name__}: {error}")
+        command = _broken(plugin.name, f"{type(error).__name__}: {error}")
+    command.name = plugin.name
+    return command
 
 
 def _broken(name: str, reason: str) -> Any:
-    app = typer.Typer()
+    app = typer.Typer(add_completion=False)
 
     @app.command(name, help=f"(cannot be loaded: {reason})", context_settings={"ignore_unknown_options": True})
     def broken(args: list[str] = typer.Argument(default=None, hidden=True)) -> None:  # pyright: ignore[reportUnusedFunction]  # noqa: B008
