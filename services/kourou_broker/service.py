@@ -167,7 +167,8 @@ class Broker:
             clock=self._clock,
         ).open(engine)
         open_unsupported(engine)
-        serve_health(engine, _SERVICES)
+        health = serve_health(engine, _SERVICES)
+        self._stack.callback(health.close)
         serve_reflection(engine, _SERVICES)
 
 
