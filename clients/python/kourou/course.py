@@ -30,15 +30,15 @@ _MAX_REFUSALS = 3
 
 
 class Course:
-    def __init__(self, turn: int) -> None:
+    def __init__(self, topic: str, turn: int) -> None:
+        self.topic = topic
         self._turn = turn
         self._queue: Queue | None = None
         self._stay = False
         self._avoided: set[str] = set()
         self._refusals = 0
         self._elsewhere = False
-        self.maybe_stored = False
-        """Some try has an unknown outcome, whatever the later ones say."""
+        self._maybe_stored = False
 
     def next_queue(self, route: Route) -> Queue:
         """Raises Forbidden when the topic has no writable queue."""
@@ -57,7 +57,7 @@ class Course:
         """What the try to the last queue came to."""
         assert self._queue is not None
         unknown = isinstance(error, _OUTCOME_UNKNOWN)
-        self.maybe_stored |= unknown
+        self._maybe_stored |= unknown
         self._stay = unknown and not self._stay
         if not self._stay:
             self._avoided.add(self._queue.address)
@@ -69,6 +69,18 @@ class Course:
         if isinstance(error, Forbidden):
             return self._queue is None or (self._refusals >= _MAX_REFUSALS and not self._elsewhere)
         return not isinstance(error, _WORTH_ANOTHER_TRY)
+
+    def verdict(self, last_error: KourouError) -> KourouError:
+        """What the caller is told: after a try with an unknown outcome, no later error means that nothing is stored."""
+        if not self._maybe_stored or isinstance(last_error, TimeoutExceeded):
+            return last_error
+        return TimeoutExceeded(f"the message may be stored or not; the last try: {last_error}")
+
+    def too_late(self) -> KourouError:
+        """What the caller is told when the time is over in the middle of a try."""
+        if self._queue is None:
+            return ConnectionFailed(f"no NameServer told the route of {self.topic} in time")
+        return TimeoutExceeded(f"broker {self._queue.broker} at {self._queue.address} did not answer in time")
 
     def moves_on_at_once(self, error: BaseException | None) -> bool:
         """The next try goes where nothing says that it will fail like this one."""

@@ -26,15 +26,17 @@ class Parcel:
     """Messages of one topic that stay together, for one try."""
 
     messages: Sequence[v2.Message]
-    size_bytes: int
-    """Of the bodies."""
     queue: Queue
-    deadline_s: float
-    """In the loop's time."""
+    timeout_s: float
+    """For the request, from when it leaves: waiting for company is not the broker's fault."""
 
     @property
     def count(self) -> int:
         return len(self.messages)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(message.body) for message in self.messages)
 
 
 Lane = Coalescer[Parcel, list[SendResult]]
@@ -79,8 +81,8 @@ class Outbox:
         )
         for message in request.messages:
             message.system_properties.queue_id = queue.id
-        timeout_s = max(parcel.deadline_s for parcel in parcels) - asyncio.get_running_loop().time()
-        reply = await self._wire.call(queue.address, service_rpc.SEND_MESSAGE, request, max(timeout_s, 0.001))
+        timeout_s = max(parcel.timeout_s for parcel in parcels)
+        reply = await self._wire.call(queue.address, service_rpc.SEND_MESSAGE, request, timeout_s)
         entries = reply.message.entries
         if len(entries) != len(request.messages):
             text = f"{queue.broker} answered {len(request.messages)} messages with {len(entries)} results"

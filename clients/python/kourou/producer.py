@@ -15,13 +15,12 @@ from typing_extensions import Unpack
 from kourou import settings
 from kourou.client import Client, ClientOptions
 from kourou.course import Course, tries
-from kourou.errors import ConnectionFailed, KourouError, PartialFailure, ServerError, TimeoutExceeded
+from kourou.errors import KourouError, PartialFailure
 from kourou.message import Message, SendResult, to_protobuf
 from kourou.message_id import new_message_id
 from kourou.outbox import MAX_PARCEL_BYTES, MAX_PARCEL_COUNT, Outbox, Parcel
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
-from kourou.route import Route
 
 PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
 SEND_TIMEOUT_S = 3.0
@@ -114,53 +113,39 @@ class AsyncProducer:
         timeout_s = self._send_timeout_s if timeout_s is None else timeout_s
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         encoded = _encoded(messages)
-        size_bytes = sum(len(message.body) for message in messages)
-        course = Course(self._next_turn(topic))
-        try:
-            async for attempt in tries(course, self._client.session.broker_settings.retry, deadline_s):
-                with attempt:
-                    route = await self._route(topic, deadline_s)
-                    return await self._try(
-                        course, route, encoded, size_bytes, deadline_s, timeout_s / _TRIES_IN_TIMEOUT
-                    )
-        except (ConnectionFailed, ServerError) as error:
-            if course.maybe_stored:
-                raise TimeoutExceeded(f"the message may be stored or not; at last {error}") from error
-            raise
-        raise AssertionError("the tries end with a result or an error")
-
-    async def _try(
-        self, course: Course, route: Route, messages: list[v2.Message], size_bytes: int, deadline_s: float, try_s: float
-    ) -> list[SendResult]:
-        queue = course.next_queue(route)
-        now_s = asyncio.get_running_loop().time()
-        parcel = Parcel(messages, size_bytes, queue, min(deadline_s, now_s + try_s))
-        try:
-            return await self._send(parcel)
-        except KourouError as error:
-            course.failed(error, route)
-            self._client.routes.pull_soon(route.topic)
-            raise
-
-    async def _send(self, parcel: Parcel) -> list[SendResult]:
-        try:
-            async with asyncio.timeout_at(parcel.deadline_s):
-                return await self._outbox.send(parcel)
-        except KourouError:
-            raise
-        except TimeoutError:
-            raise TimeoutExceeded(
-                f"broker {parcel.queue.broker} at {parcel.queue.address} did not answer in time"
-            ) from None
-
-    async def _route(self, topic: str, deadline_s: float) -> Route:
+        course = Course(topic, self._next_turn(topic))
+        try_s = timeout_s / _TRIES_IN_TIMEOUT
         try:
             async with asyncio.timeout_at(deadline_s):
-                return await self._client.routes.get(topic)
-        except KourouError:
-            raise
+                try:
+                    return await self._try(course, encoded, try_s)
+                except KourouError as error:
+                    return await self._try_again(course, encoded, try_s, deadline_s, error)
+        except KourouError as error:
+            raise course.verdict(error) from error.__cause__
         except TimeoutError:
-            raise ConnectionFailed(f"no NameServer told the route of {topic} in time") from None
+            raise course.too_late() from None
+
+    async def _try_again(
+        self, course: Course, messages: list[v2.Message], try_s: float, deadline_s: float, first_error: KourouError
+    ) -> list[SendResult]:
+        """Only now with tenacity, whose machinery costs more than a send that succeeds: it is told the first error."""
+        async for attempt in tries(course, self._client.session.broker_settings.retry, deadline_s):
+            with attempt:
+                if attempt.retry_state.attempt_number == 1:
+                    raise first_error
+                return await self._try(course, messages, try_s)
+        raise AssertionError("the tries end with a result or an error")
+
+    async def _try(self, course: Course, messages: list[v2.Message], timeout_s: float) -> list[SendResult]:
+        route = await self._client.routes.get(course.topic)
+        queue = course.next_queue(route)
+        try:
+            return await self._outbox.send(Parcel(messages, queue, timeout_s))
+        except KourouError as error:
+            course.failed(error, route)
+            self._client.routes.pull_soon(course.topic)
+            raise
 
     def _next_turn(self, topic: str) -> int:
         turn = self._turns.get(topic)
