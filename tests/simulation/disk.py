@@ -104,7 +104,7 @@ def _tear_sectors(segment: _Segment, rng: random.Random) -> None:
     keep = rng.random()
     stuck: set[int] = set()
     for offset, data in segment.unsynced:
-        for sector in range(offset // SECTOR_BYTES, (offset + len(data) - 1) // SECTOR_BYTES + 1):
+        for sector in range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES)):
             # Once a sector missed a write it misses the later ones too: writes to one sector do not overtake each other.
             if sector in stuck or rng.random() > keep:
                 stuck.add(sector)
@@ -161,10 +161,15 @@ class SimMedium:
         segment = disk.segments[base]
         data = b"".join(buffers)
         assert offset + len(data) <= len(segment.cache), "written past the end of a segment"
-        segment.unsynced.append((offset, data))
-        # Power that goes now finds the write on its way.
-        disk.change()
-        segment.cache[offset : offset + len(data)] = data
+        try:
+            disk.change()
+        except PowerCut:
+            # It goes while the write is on its way.
+            data = data[: disk.rng.randrange(len(data) + 1)]
+            raise
+        finally:
+            segment.unsynced.append((offset, data))
+            segment.cache[offset : offset + len(data)] = data
 
     def sync(self, base: int) -> None:
         disk = self._open()

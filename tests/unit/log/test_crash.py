@@ -35,7 +35,8 @@ class _CrashingLog:
         self.off = asyncio.Event()
         while True:
             # Power may also go in the middle of a recovery.
-            self._plan_power_cut(most=6)
+            if self.rng.random() < 0.5:
+                self._plan_power_cut(most=6)
             try:
                 log = self.on.open(worker=SimWorker(self._delay_s, self.off.set), flush=self.flush)
             except PowerCut:
