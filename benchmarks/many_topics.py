@@ -1,0 +1,36 @@
+"""What 1,250 topics of 8 queues cost when sends go to all of them, against a broker that has one."""
+
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.figure import Figure
+from benchmarks.sends import BATCH, cost, send
+from benchmarks.servers import Cluster
+
+TOPIC = "bench"
+TOPICS = 1250
+
+
+def many_topics(bench: Bench) -> list[Figure]:
+    with Cluster(bench.folder / "one") as one, Cluster(bench.folder / "many") as many:
+        one.wait_ready()
+        many.wait_ready()
+        one.broker.put_topics([TOPIC])
+        many.broker.put_topics([f"{TOPIC}-{number:04d}" for number in range(TOPICS)])
+        return [
+            _compare(bench, one, many, "1,250 topics, unary sends over all", batch=1),
+            _compare(bench, one, many, "1,250 topics, sends of 32 over all", batch=BATCH),
+        ]
+
+
+def _compare(bench: Bench, one: Cluster, many: Cluster, name: str, *, batch: int) -> Figure:
+    values: list[float] = []
+    besides: list[float] = []
+    details: dict[str, Any] = {}
+    for _ in range(bench.rounds):
+        beside = send(bench, one.broker.process, one.broker.address, batch=batch)
+        value = send(bench, many.broker.process, many.broker.address, topics=TOPICS, batch=batch)
+        besides.append(beside["messages_per_s"])
+        values.append(value["messages_per_s"])
+        details = {"over all": cost(value), "one topic": cost(beside)}
+    return Figure.of_rounds(name, "messages/s", values, besides, least=0.8, beside_name="one topic", details=details)
