@@ -51,10 +51,18 @@ class Deliveries:
         timer = asyncio.get_running_loop().call_later(wait_s, poll.end)
         try:
             return await poll.answer
+        except asyncio.CancelledError:
+            if poll.answer.done() and not poll.answer.cancelled():
+                subscription.give_back(poll.answer.result(), poll.attempt_id)
+            raise
         finally:
             timer.cancel()
             subscription.leave(poll)
             poll.answer.cancel()
+
+    def give_back(self, group: Group, topic: Topic, poll: Poll) -> None:
+        """The poll's answer did not reach its client."""
+        self._subscription(group, topic).give_back(poll.answer.result(), poll.attempt_id)
 
     def invisible_ms(self, asked_ms: int | None) -> int:
         """How long a received message is lent. Raises Refused for a time over the maximum or below zero."""
@@ -128,7 +136,7 @@ class Deliveries:
     def client_gone(self, client: Client) -> None:
         for subscription in self._all():
             if subscription.group.name == client.group:
-                subscription.return_leases(client.id)
+                subscription.client_gone(client.id)
 
     def offsets_set(self, group: Group, topic: Topic) -> None:
         self._wake(topic.id, group.id)

@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 import structlog
 
 from kourou_broker.operations.dead_letter import DeadLetters
+from kourou_broker.operations.due_leases import DueLeases
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.section_reader import MessageSection, SectionReader, StoredMessage
 from kourou_broker.operations.tag_filter import TagFilter
-from kourou_broker.state import State, records
+from kourou_broker.state import Fate, State, records
 from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
@@ -24,7 +24,10 @@ _logger = structlog.stdlib.get_logger(__name__)
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 _SECTIONS_A_SLICE = 16
 """So many sections are filtered before the loop gets its turn."""
-_DEAD_LETTER_RETRY_MS = 1000
+_LOOK_AGAIN_MS = 1000
+"""A lease that came up and could not be dealt with, as when the disk failed to be read, comes up again after this."""
+_REPEAT_WAIT_MS = 5000
+_MAX_ATTEMPT_IDS = 4096
 
 
 class Delivery(NamedTuple):
@@ -86,7 +89,7 @@ class Subscription:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._polls: list[Poll] = []
-        self._due: dict[int, list[tuple[int, int, Lease]]] = {}  # heaps of (deadline ms, number, lease) by queue
+        self._due = DueLeases(context.may_live)
         self._open: dict[int, MessageSection] = {}  # the section that each queue is being read from
         self._attempts: dict[str, list[tuple[int, Lease]]] = {}
         self._next_queue = 0
@@ -95,11 +98,7 @@ class Subscription:
         self._timer: asyncio.TimerHandle | None = None
         for progress in context.state.progress_of(group, topic):
             for lease, _offsets in progress.leases():
-                self.watch(progress.queue, lease)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._polls)
+                self._due.watch(progress.queue, lease)
 
     def park(self, poll: Poll) -> None:
         """The poll's answer is set as soon as there is a message for it; who gave it up calls `leave`."""
@@ -119,18 +118,17 @@ class Subscription:
         if self._polls and self._pump is None:
             self._pump = self._loop.create_task(self._serve())
 
-    def watch(self, queue: int, lease: Lease) -> None:
-        """The messages that the lease holds at its deadline are due again."""
-        heappush(self._due.setdefault(queue, []), (lease.deadline_ms, lease.number, lease))
+    def client_gone(self, client_id: str) -> None:
+        """What the client was to keep while it lived is due now."""
+        self._due.client_gone(client_id, self._context.clock.now_ms())
+        self.wake()
 
-    def return_leases(self, client_id: str) -> None:
-        """The client is gone: what it was to keep while it lived is due now."""
-        now = self._context.clock.now_ms()
-        for heap in self._due.values():
-            for place, (_deadline, number, lease) in enumerate(heap):
-                if lease.auto_renew and lease.client_id == client_id:
-                    heap[place] = (now, number, lease)
-            heapify(heap)
+    def give_back(self, deliveries: Iterable[Delivery], attempt_id: str) -> None:
+        """The deliveries did not reach their client. If it may ask for the same again, they wait for that a while."""
+        wait_ms = _REPEAT_WAIT_MS if attempt_id else 0
+        at_ms = self._context.clock.now_ms() + wait_ms
+        for queue, lease in {(delivery.queue.id, delivery.lease) for delivery in deliveries}:
+            self._due.give_back(queue, lease, at_ms)
         self.wake()
 
     def end_polls(self, lost: Callable[[Poll], bool]) -> None:
@@ -170,13 +168,13 @@ class Subscription:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadlines = [heap[0][0] for heap in self._due.values() if heap]
-        if self._polls and deadlines:
-            delay_s = max(0.001, (min(deadlines) - self._context.clock.now_ms()) / 1000)
+        earliest_ms = self._due.earliest_ms
+        if self._polls and earliest_ms is not None:
+            delay_s = max(0.001, (earliest_ms - self._context.clock.now_ms()) / 1000)
             self._timer = self._loop.call_later(delay_s, self.wake)
 
     async def _take(self, poll: Poll) -> list[Delivery]:
-        if poll.attempt_id and (again := await self._again(poll.attempt_id)):
+        if poll.attempt_id and (again := await self._again(poll)):
             return again
         taken: list[Delivery] = []
         size = 0
@@ -188,8 +186,7 @@ class Subscription:
                 deliveries = await take(queue, poll, room, MAX_BATCH_BYTES - size)
                 size += sum(len(delivery.message.head) for delivery in deliveries)
                 taken += deliveries
-        if taken and poll.attempt_id:
-            self._remember(poll.attempt_id, taken)
+        self._remember(poll.attempt_id, taken)
         return taken
 
     def _candidates(self, poll: Poll) -> Sequence[Queue]:
@@ -201,34 +198,35 @@ class Subscription:
 
     async def _take_due(self, queue: Queue, poll: Poll, room: int, _room_bytes: int) -> list[Delivery]:
         """Messages whose lease has run out, once more; past the group's attempts they become dead letters."""
-        context = self._context
+        context, due = self._context, self._due
         progress = context.state.progress.get((self.group.id, self.topic.id, queue.id))
-        heap = self._due.get(queue.id)
         taken: list[Delivery] = []
-        while progress is not None and heap and room > len(taken) and heap[0][0] <= context.clock.now_ms():
-            _deadline, number, lease = heappop(heap)
-            held = [offset for offset in lease.offsets if progress.pending.get(offset) is lease]
-            if held and lease.auto_renew and context.may_live(lease.client_id):
-                heappush(heap, (context.clock.now_ms() + poll.invisible_ms, number, lease))
-                continue
-            now_due, later = held[: room - len(taken)], held[room - len(taken) :]
-            if later:
-                heappush(heap, (lease.deadline_ms, number, lease))
-            found = await self._read(queue, now_due)
-            gone = set(now_due).difference(message.offset for message in found)
-            if gone:
-                context.journal.settle(progress, sorted(gone), records.Fate.EXPIRED)
-            found = [message for message in found if progress.pending.get(message.offset) is lease]
-            if poll.answer.done():
-                heappush(heap, (lease.deadline_ms, number, lease))
-                return taken
-            if not found:
-                continue
-            if lease.attempt >= self.group.max_attempts:
-                self._bury(progress, queue, found, lease)
-            else:
-                taken += self._lend(queue, poll, found, lease.attempt + 1, progress.high)
+        while progress is not None and len(taken) < room and not poll.answer.done():
+            now_ms = context.clock.now_ms()
+            lease = due.take(queue.id, now_ms)
+            if lease is None:
+                break
+            held = _held(progress, lease)
+            if held and due.renews(lease):
+                due.watch(queue.id, lease, now_ms + poll.invisible_ms)
+            elif held:
+                due.watch(queue.id, lease, now_ms + _LOOK_AGAIN_MS)  # for what is not settled or lent below
+                found = await self._read_held(progress, queue, lease, held[: room - len(taken)])
+                if found and lease.attempt >= self.group.max_attempts:
+                    self._bury(progress, found)
+                elif found and not poll.answer.done():
+                    taken += self._lend(queue, poll, found, lease.attempt + 1, progress.high)
         return taken
+
+    async def _read_held(
+        self, progress: Progress, queue: Queue, lease: Lease, offsets: Sequence[int]
+    ) -> list[StoredMessage]:
+        """The messages that the lease still holds when they are read; what is not there any more is settled."""
+        found = [await self._context.reader.message(queue, offset) for offset in offsets]
+        gone = [offset for offset, message in zip(offsets, found, strict=True) if message is None]
+        if gone:
+            self._context.journal.settle(progress, gone, Fate.EXPIRED)
+        return [message for message in found if message and progress.pending.get(message.offset) is lease]
 
     async def _take_fresh(self, queue: Queue, poll: Poll, room: int, room_bytes: int) -> list[Delivery]:
         context = self._context
@@ -274,10 +272,6 @@ class Subscription:
         section = self._open[queue.id] = reader.cached(entry) or await reader.read(entry)
         return section
 
-    async def _read(self, queue: Queue, offsets: Iterable[int]) -> list[StoredMessage]:
-        found = [await self._context.reader.message(queue, offset) for offset in offsets]
-        return [message for message in found if message is not None]
-
     def _lend(self, queue: Queue, poll: Poll, messages: list[StoredMessage], attempt: int, high: int) -> list[Delivery]:
         context = self._context
         lease = Lease(
@@ -297,31 +291,37 @@ class Subscription:
         progress = self._context.state.progress[self.group.id, self.topic.id, queue.id]
         held = next((progress.pending[offset] for offset in lease.offsets if offset in progress.pending), lease)
         if lease.offsets:
-            self.watch(queue.id, held)
+            self._due.watch(queue.id, held)
+            self._due.forget(queue.id, len(progress.pending), lambda lease: bool(_held(progress, lease)))
         return [Delivery(queue, message, held) for message in messages]
 
-    def _bury(self, progress: Progress, queue: Queue, messages: list[StoredMessage], lease: Lease) -> None:
+    def _bury(self, progress: Progress, messages: list[StoredMessage]) -> None:
         for message in messages:
             try:
                 self._context.dead_letters.move(self.group, self.topic, progress, message)
-            except Refused:  # the disk is full or slow: later
-                later = self._context.clock.now_ms() + _DEAD_LETTER_RETRY_MS
-                heappush(self._due.setdefault(queue.id, []), (later, lease.number, lease))
-                return
+            except Refused:
+                return  # the disk is full or slow: they come up again
 
     def _remember(self, attempt_id: str, deliveries: list[Delivery]) -> None:
-        while len(self._attempts) >= 4096:
+        if not attempt_id or not deliveries:
+            return
+        while len(self._attempts) >= _MAX_ATTEMPT_IDS:
             del self._attempts[next(iter(self._attempts))]
-        leases = {id(delivery.lease): (delivery.queue.id, delivery.lease) for delivery in deliveries}
-        self._attempts[attempt_id] = list(leases.values())
+        self._attempts[attempt_id] = list({(delivery.queue.id, delivery.lease) for delivery in deliveries})
 
-    async def _again(self, attempt_id: str) -> list[Delivery]:
-        """What an earlier call with this attempt id was given, as far as it is still held."""
+    async def _again(self, poll: Poll) -> list[Delivery]:
+        """What an earlier call with this attempt id was given and did not get, once more and at the same attempt."""
         again: list[Delivery] = []
-        for queue_id, lease in self._attempts.get(attempt_id, ()):
+        for queue_id, lease in self._attempts.get(poll.attempt_id, ()):
             queue = self.topic.queues[queue_id]
             progress = self._context.state.progress.get((self.group.id, self.topic.id, queue_id))
-            if progress is not None:
-                held = [offset for offset in lease.offsets if progress.pending.get(offset) is lease]
-                again += [Delivery(queue, message, lease) for message in await self._read(queue, held)]
+            if progress is not None and (held := _held(progress, lease)):
+                found = await self._read_held(progress, queue, lease, held)
+                again += self._lend(queue, poll, found, lease.attempt, progress.high)
+        self._remember(poll.attempt_id, again)
         return again
+
+
+def _held(progress: Progress, lease: Lease) -> list[int]:
+    """What of its messages the lease still holds."""
+    return [offset for offset in lease.offsets if progress.pending.get(offset) is lease]

@@ -73,13 +73,17 @@ class ReceivingDoor:
         if not deliveries:
             await call.send(_RECEIVED_NOTHING)
             return
-        await call.send(_RECEIVED)
         invisible = duration_pb2.Duration(seconds=invisible_ms // 1000, nanos=invisible_ms % 1000 * 1_000_000)
-        for delivery in deliveries:
-            await call.send(self._deliverer.lent(delivery, group.id, invisible))
         now = timestamp_pb2.Timestamp()
         now.FromMilliseconds(self._clock.now_ms())
-        await call.send(service_pb2.ReceiveMessageResponse(delivery_timestamp=now).SerializeToString())
+        try:
+            await call.send(_RECEIVED)
+            for delivery in deliveries:
+                await call.send(self._deliverer.lent(delivery, group.id, invisible))
+            await call.send(service_pb2.ReceiveMessageResponse(delivery_timestamp=now).SerializeToString())
+        except BaseException:  # the client went away in the middle: what it has it will not use
+            self._deliveries.give_back(group, topic, poll)
+            raise
 
     async def _pull(self, request: service_pb2.PullMessageRequest, call: StreamCall) -> None:
         self._clients.touch(client_id(call), call)

@@ -1,0 +1,58 @@
+"""When lent messages are due again: the leases of each queue, by deadline. Soft state, made anew from the fold."""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+from kourou_broker.state.records import Lease
+
+_COMPACT_FROM = 1024
+
+
+class DueLeases:
+    """A lease whose messages were settled leaves when it comes up, or when too many such ones have gathered."""
+
+    def __init__(self, may_live: Callable[[str], bool]) -> None:
+        """may_live: whether the client with this id is not known to be gone."""
+        self._may_live = may_live
+        self._heaps: dict[int, list[tuple[int, int, Lease]]] = {}
+        self._numbers = count()  # so that equal times never compare leases
+        self._given_back: set[Lease] = set()
+
+    @property
+    def earliest_ms(self) -> int | None:
+        return min((heap[0][0] for heap in self._heaps.values() if heap), default=None)
+
+    def watch(self, queue: int, lease: Lease, at_ms: int | None = None) -> None:
+        """The lease comes up at its deadline, or at another time."""
+        heappush(self._heaps.setdefault(queue, []), (at_ms or lease.deadline_ms, next(self._numbers), lease))
+
+    def take(self, queue: int, now_ms: int) -> Lease | None:
+        """The next lease of the queue whose time has come."""
+        heap = self._heaps.get(queue)
+        return heappop(heap)[2] if heap and heap[0][0] <= now_ms else None
+
+    def renews(self, lease: Lease) -> bool:
+        """Whether the lease goes on past its deadline, because its client lives and still has the messages."""
+        return lease.auto_renew and lease not in self._given_back and self._may_live(lease.client_id)
+
+    def give_back(self, queue: int, lease: Lease, at_ms: int) -> None:
+        """The client lives, but never got the messages."""
+        self._given_back.add(lease)
+        self.watch(queue, lease, at_ms)
+
+    def client_gone(self, client_id: str, now_ms: int) -> None:
+        """What the client was to keep while it lived is due now; an explicit invisible time always runs out."""
+        for heap in self._heaps.values():
+            for place, (_at, number, lease) in enumerate(heap):
+                if lease.auto_renew and lease.client_id == client_id:
+                    heap[place] = (now_ms, number, lease)
+            heapify(heap)
+
+    def forget(self, queue: int, pending: int, holds: Callable[[Lease], bool]) -> None:
+        """Lets go of leases that hold nothing any more, if they outnumber the pending messages by far."""
+        heap = self._heaps.get(queue, [])
+        if len(heap) > _COMPACT_FROM + 2 * pending:
+            heap[:] = [entry for entry in heap if holds(entry[2])]
+            heapify(heap)
+            self._given_back.intersection_update(entry[2] for heap in self._heaps.values() for entry in heap)
