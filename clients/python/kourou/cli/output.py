@@ -28,7 +28,7 @@ def show_rows(rows: Sequence[Row], as_json: bool, columns: Sequence[str], empty:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         numeric = all(isinstance(row[column], int) and not isinstance(row[column], bool) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(_label(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(column, row[column])) for column in columns))
     stdout().print(table)
@@ -40,7 +40,7 @@ def show_fields(row: Row, as_json: bool) -> None:
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in row.items():
-        table.add_row(Text(name.replace("_", " ")), Text(_cell(name, value)))
+        table.add_row(Text(_label(name)), Text(_cell(name, value)))
     stdout().print(table)
 
 
@@ -50,6 +50,11 @@ def stdout() -> Console:
 
 def _show_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _label(field: str) -> str:
+    # Milliseconds are shown as a date.
+    return field.removesuffix("_ms").replace("_", " ")
 
 
 def _cell(name: str, value: object) -> str:

@@ -27,7 +27,8 @@ from kourou.message import ReceivedMessage
 from kourou.simple_consumer import AsyncSimpleConsumer
 
 _BATCH_COUNT = 32
-_RECEIVERS = 4
+# Several, so that the broker can answer and settle many batches in one write to its disk.
+_RECEIVERS = 16
 # Long enough for writing a batch; what a killed command had in its hands comes again after it.
 _INVISIBLE_S = 60.0
 _RETRY_S = 1.0
@@ -80,10 +81,11 @@ class Collection:
                 watch.cancel()
                 results = await asyncio.gather(*receivers, return_exceptions=True)
             silence_s = loop.time() - self._last_s if self._idle_s is not None else 0.0
-        self._summarize(meter, silence_s)
-        for failure in results:
-            if failure is not None:
-                raise failure
+        failure = next((result for result in results if result is not None), None)
+        if meter.count or failure is None:
+            self._summarize(meter, silence_s)
+        if failure is not None:
+            raise failure
         return INTERRUPTED if stop.is_set() else 0
 
     async def _watch(self, stop: asyncio.Event, end: asyncio.Event) -> None:
