@@ -15,9 +15,9 @@ from kourou_service.engine.interface import AbortCall, Engine, StatusCode, Strea
 
 SERVICE = "grpc.health.v1.Health"
 
-_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+_SERVING: int = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Health:
@@ -25,7 +25,8 @@ class Health:
 
     def __init__(self, services: Iterable[str], *, serving: bool = True) -> None:
         """`services`: full names, without ""."""
-        self._statuses: dict[str, int] = dict.fromkeys(("", *services), _SERVING if serving else _NOT_SERVING)
+        status = _SERVING if serving else _NOT_SERVING
+        self._statuses = dict.fromkeys(("", *services), status)
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -33,8 +34,8 @@ class Health:
         """Sets the status of one service, or of all. Has no effect after `close`."""
         if self._closed:
             return
-        names = self._statuses if service is None else (service,)
-        self._statuses.update(dict.fromkeys(names, _SERVING if serving else _NOT_SERVING))
+        for name in tuple(self._statuses) if service is None else (service,):
+            self._statuses[name] = _SERVING if serving else _NOT_SERVING
         self._wake_watches()
 
     def close(self) -> None:
