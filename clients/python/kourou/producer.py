@@ -28,6 +28,9 @@ SEND_TIMEOUT_S = 3.0
 _TRIES_IN_TIMEOUT = 3
 """A try may take this part of it: one, the same broker again while the outcome is unknown, then another broker."""
 
+_PARCELS_AT_A_TIME = 16
+"""Of one send_many: enough to keep several brokers busy, few enough that none waits long for its turn to leave."""
+
 
 class AsyncProducer:
     """Sends messages, on one event loop; any number of tasks may share it.
@@ -70,16 +73,17 @@ class AsyncProducer:
         return (await self._deliver(message.topic, [message], timeout_s))[0]
 
     async def send_many(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> list[SendResult]:
-        """The results in the order of the messages, which may be of several topics. Raises PartialFailure when only
-        some were stored, and the first error itself when none was."""
+        """The results in the order of the messages, which may be of several topics. They travel in requests of up to
+        128 messages, and the time-out is that of each request. Raises PartialFailure when only some were stored, and
+        the first error itself when none was."""
         shares = list(_shares(messages))
-        topics = [messages[share[0]].topic for share in shares]
-        results = await asyncio.gather(
-            *(
-                self._attempt(topic, [messages[index] for index in share], timeout_s)
-                for topic, share in zip(topics, shares, strict=True)
-            )
-        )
+        turns = asyncio.Semaphore(_PARCELS_AT_A_TIME)
+
+        async def attempt(share: list[int]) -> list[SendResult] | KourouError:
+            async with turns:
+                return await self._attempt([messages[index] for index in share], timeout_s)
+
+        results = await asyncio.gather(*map(attempt, shares))
         failures = [result for result in results if isinstance(result, KourouError)]
         if failures and len(failures) == len(results):
             raise failures[0]
@@ -100,11 +104,9 @@ class AsyncProducer:
     def _settings(self) -> v2.Settings:
         return settings.publishing(self._client.routes.topics)
 
-    async def _attempt(
-        self, topic: str, messages: Sequence[Message], timeout_s: float | None
-    ) -> list[SendResult] | KourouError:
+    async def _attempt(self, messages: Sequence[Message], timeout_s: float | None) -> list[SendResult] | KourouError:
         try:
-            return await self._deliver(topic, messages, timeout_s)
+            return await self._deliver(messages[0].topic, messages, timeout_s)
         except KourouError as error:
             return error
 
