@@ -20,6 +20,8 @@ from kourou_namesrv.routing import RoutingService
 from kourou_namesrv.settings import NamesrvSettings
 from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import Engine, create_engine
+from kourou_service.engine.health import Health, serve_health
+from kourou_service.engine.reflection import serve_reflection
 from kourou_service.listener import Listener, ListenerNames, addresses_of
 
 _logger = structlog.stdlib.get_logger("kourou_namesrv")
@@ -51,6 +53,7 @@ class NameServer:
         self.broker_address = str(settings.broker_listener)
         """Where brokers register, host:port; with the port it is bound to, after `start`."""
         self._scanner: asyncio.Task[None] | None = None
+        self._health: tuple[Health, ...] = ()
 
     async def start(self) -> None:
         self.listeners = tuple(
@@ -69,6 +72,8 @@ class NameServer:
     async def stop(self) -> None:
         """Can be repeated."""
         self.readiness.close()
+        for health in self._health:
+            health.close()
         if self._scanner is not None:
             self._scanner.cancel()
         grace_s = self._settings.stop_grace_s
@@ -91,6 +96,9 @@ class NameServer:
         RegistrationService(self.registry, uuid.uuid4().hex, settings.broken_stream_grace_s).serve_on(self._for_brokers)
         routing.serve_on(self._for_clients)
         routing.serve_on(self._for_brokers)
+        self._serve_health()
+        serve_reflection(self._for_clients, _SERVICES_FOR_CLIENTS)
+        serve_reflection(self._for_brokers, _SERVICES_FOR_BROKERS)
 
         def learn(_: Iterable[TopicKey]) -> None:
             names.learn(
@@ -103,6 +111,20 @@ class NameServer:
             )
 
         self.registry.on_change(learn)
+
+    def _serve_health(self) -> None:
+        """NOT_SERVING until routes are told; only brokers are welcome from the first moment."""
+        for_clients = serve_health(self._for_clients, _SERVICES_FOR_CLIENTS, serving=False)
+        for_brokers = serve_health(self._for_brokers, _SERVICES_FOR_BROKERS, serving=False)
+        for_brokers.set_serving(True, registry_rpc.SERVICE)
+        self._health = for_clients, for_brokers
+
+        def open_() -> None:
+            _logger.info("open for clients", brokers=len(self.registry.brokers), missing=self.readiness.missing())
+            for health in self._health:
+                health.set_serving(True)
+
+        self.readiness.on_open(open_)
 
     async def _keep_scanning(self) -> None:
         loop = asyncio.get_running_loop()

@@ -47,6 +47,12 @@ class NamesrvSettings(ServiceSettings):
         le=60,
         description="How long one broker may take to answer a call that is passed on to it, seconds.",
     )
+    stop_grace_s: float = Field(
+        # Shorter than elsewhere: what lasts here are calls that wait for news.
+        default=0.5,
+        ge=0,
+        description="How long a stop waits for the calls that are running, seconds.",
+    )
     max_forwarded_calls: int = Field(
         default=1024, ge=1, description="Calls passed on to brokers at one time; more are refused."
     )

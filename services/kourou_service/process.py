@@ -34,7 +34,8 @@ def run_process(name: str, service: Service) -> int:
     except UserError as problem:
         return _complain(name, str(problem), problem.exit_code)
     except OSError as problem:
-        return _complain(name, str(problem), UserError.exit_code)
+        where = f"{problem.filename}: " if problem.filename else ""
+        return _complain(name, where + (problem.strerror or str(problem)), UserError.exit_code)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception:
