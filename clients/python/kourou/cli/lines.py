@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,8 +56,8 @@ class Lines:
         loop = asyncio.get_running_loop()
 
         def read() -> None:
-            # The loop may be gone when the user has stopped the command.
-            with suppress(RuntimeError):
+            # Nobody may want more, and the loop may be gone, when the user has stopped the command.
+            with suppress(RuntimeError, CancelledError):
                 block: bytes | OSError = b"begin"
                 while block and isinstance(block, bytes):
                     try:
