@@ -132,6 +132,8 @@ class BrokerCore:
         self.journal.on_messages = on_messages
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
+        self.definitions.on_topic = self.deliveries.topic_changed
+        self.definitions.on_group = lambda _name: self.deliveries.forget_deleted()
 
     def _build_retention(
         self, settings: BrokerSettings, surroundings: Surroundings, reader: SectionReader

@@ -56,6 +56,8 @@ class Clients:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._by_id: dict[str, Client] = {}
+        self._gone: set[str] = set()
+        """Who left soon after the start, while clients that are not known may still live."""
         self._by_group: dict[Name, dict[str, Client]] = {}
         self.on_group_change: Callable[[Name], None] = lambda _group: None
         """Called with a group whose members, or what they subscribe to, are not as before."""
@@ -132,11 +134,13 @@ class Clients:
         client = self._by_id.pop(client_id, None)
         if client is not None:
             self._leave_group(client, unless=None)
+            if self._starting:
+                self._gone.add(client_id)
             self.on_gone(client)
 
     def may_live(self, client_id: str) -> bool:
         """False once a client is gone. One that is not known may live for a while after the broker's start."""
-        return client_id in self._by_id or self._loop.time() < self._started + self._silence_s
+        return client_id in self._by_id or (self._starting and client_id not in self._gone)
 
     def members(self, group: Name) -> list[Client]:
         """The group's live consumers, sorted by id."""
@@ -144,6 +148,10 @@ class Clients:
 
     def close(self) -> None:
         self._sweeper.cancel()
+
+    @property
+    def _starting(self) -> bool:
+        return self._loop.time() < self._started + self._silence_s
 
     def _enter_group(self, client: Client) -> None:
         if client.group is not None:

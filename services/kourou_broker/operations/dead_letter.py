@@ -16,7 +16,7 @@ class DeadLetters:
         self._journal = journal
 
     def move(self, group: Group, topic: Topic, progress: Progress, stored: StoredMessage) -> None:
-        """Takes effect at the end of the turn. Raises Refused when messages cannot be stored now."""
+        """The message is settled at once. Raises Refused when messages cannot be stored now."""
         letters = self._definitions.dead_letter_topic(group)
         message = definition_pb2.Message.FromString(stored.head)
         message.topic.CopyFrom(letters.name.resource())
@@ -26,4 +26,4 @@ class DeadLetters:
         head, tail = message.SerializeToString(), system.SerializeToString()
         row = MESSAGE_ROW.pack(len(head), len(tail), stored.tag_hash)
         self._journal.store(letters, definition_pb2.NORMAL, [row], [head + tail], lambda _stored: None)
-        self._journal.settle(progress, [stored.offset], Fate.DEAD_LETTERED)
+        self._journal.settle_now(progress, [stored.offset], Fate.DEAD_LETTERED)

@@ -55,7 +55,7 @@ class Definitions:
                 order=record_pb2.ORDER_CONCURRENT,
                 assignment=record_pb2.ASSIGNMENT_EXCLUSIVE,
                 retry=default_retry(),
-                version=self._clock.now_ms(),
+                version=self._version_after(self._state.group_tombstones.get(name)),
             )
         )
         return self._state.groups[name]
@@ -70,10 +70,14 @@ class Definitions:
                     type=definition_pb2.NORMAL,
                     queues=1,
                     permission=definition_pb2.READ_WRITE,
-                    version=self._clock.now_ms(),
+                    version=self._version_after(self._state.topic_tombstones.get(name)),
                 )
             )
         return self._state.topics[name]
+
+    def _version_after(self, tombstone: record_pb2.Topic | record_pb2.Group | None) -> int:
+        """Of what the broker makes by itself: newer than a tombstone, whatever the clocks say."""
+        return max(self._clock.now_ms(), tombstone.version + 1 if tombstone is not None else 0)
 
     def put_topic(self, definition: record_pb2.Topic) -> record_pb2.Topic:
         """Stores the definition or tombstone if its version is the highest; -> the one that holds now."""

@@ -102,7 +102,7 @@ class Deliveries:
             context.numbers.incarnation,
             context.numbers.next(),
             context.clock.now_ms() + invisible_ms,
-            lease.attempt - 1 if suspend else lease.attempt,
+            max(lease.attempt - 1, 0) if suspend else lease.attempt,
             False,
             lease.client_id,
             [offset],
@@ -119,6 +119,7 @@ class Deliveries:
         if message is None or progress.pending.get(offset) is not lease:
             raise Refused(definition_pb2.INVALID_RECEIPT_HANDLE, "the receipt handle has expired")
         self._context.dead_letters.move(group, topic, progress, message)
+        self._wake(topic.id, group.id)
         await self._context.journal.durable()
 
     def members_changed(self, name: Name) -> None:
@@ -132,6 +133,10 @@ class Deliveries:
         topic = self._context.state.topics.get(name)
         if topic is not None:
             self._reassign(lambda key: key[1] == topic.id)
+
+    def topic_changed(self, name: Name) -> None:
+        self.forget_deleted()
+        self.route_changed(name)
 
     def client_gone(self, client: Client) -> None:
         for subscription in self._all():
@@ -205,9 +210,13 @@ def _owns(owners: dict[int, str], poll: Poll) -> bool:
 def backoff_ms(group: Group, attempt: int) -> int:
     """The group's wait before the attempt after this one."""
     retry = group.definition.retry
+    step = max(attempt, 1) - 1  # a suspended attempt is not counted, and may be the first
     if retry.HasField("exponential_backoff"):
         policy = retry.exponential_backoff
-        wait_ms = policy.initial.ToMilliseconds() * policy.multiplier ** (attempt - 1)
-        return int(min(wait_ms, policy.max.ToMilliseconds()))
+        longest_ms = policy.max.ToMilliseconds()
+        try:
+            return int(min(policy.initial.ToMilliseconds() * policy.multiplier**step, longest_ms))
+        except OverflowError:
+            return longest_ms
     steps = retry.customized_backoff.next
-    return steps[min(attempt, len(steps)) - 1].ToMilliseconds() if steps else 0
+    return steps[min(step, len(steps) - 1)].ToMilliseconds() if steps else 0

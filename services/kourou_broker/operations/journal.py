@@ -102,6 +102,8 @@ class Journal:
         """
         size = sum(map(len, bodies))
         self._admit(size)
+        if self._gathered_bytes and self._gathered_bytes + size > _MAX_FRAME_BYTES:
+            self._seal()  # before, not after: what the caller records next goes into the frame of these messages
         gathered = self._gathered.get((topic.id, type_))
         if gathered is None:
             turn = self._rotation.get(topic.id, -1) + 1
@@ -111,14 +113,21 @@ class Journal:
         gathered.rows += rows
         gathered.bodies += bodies
         self._gathered_bytes += size
-        if self._gathered_bytes >= _MAX_FRAME_BYTES:
-            self._seal()
         self._seal_soon()
 
     def settle(self, progress: Progress, offsets: list[int], fate: Fate) -> None:
         """Settles messages for a group; it takes effect at the end of the turn."""
         self._acks.setdefault((progress, fate), []).extend(offsets)
         self._seal_soon()
+
+    def settle_now(self, progress: Progress, offsets: list[int], fate: Fate) -> None:
+        """The same, with effect at once: for those who go on reading the progress in this turn."""
+        self.emit(records.ack(progress.group, progress.topic, progress.queue, offsets, fate))
+
+    def set_offset(self, group: int, topic: int, queue: int, offset: int) -> None:
+        """Sets a group's progress; what was settled before takes effect before, and so cannot settle anything after."""
+        self._emit_acks()
+        self.emit(records.offset(group, topic, queue, offset))
 
     def when_durable(self, callback: Callable[[], None]) -> None:
         """Calls back when all that was recorded up to now is on the disk."""

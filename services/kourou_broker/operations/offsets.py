@@ -3,7 +3,7 @@
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.log import Log
 from kourou_broker.operations.journal import Journal
-from kourou_broker.state import State, records
+from kourou_broker.state import State
 from kourou_broker.state.definitions import Group, Queue
 from kourou_service.refusal import Refused
 
@@ -31,4 +31,4 @@ class Offsets:
                 definition_pb2.ILLEGAL_OFFSET,
                 f"offset {offset} is outside of what the queue holds: {queue.first_offset} to {queue.next_offset}",
             )
-        self._journal.emit(records.offset(group.id, queue.topic.id, queue.id, offset))
+        self._journal.set_offset(group.id, queue.topic.id, queue.id, offset)

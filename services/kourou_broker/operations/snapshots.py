@@ -52,7 +52,7 @@ class Snapshots:
         del self._positions[fold.GENERATIONS :]
 
     def _sealed_end(self) -> int:
-        """Where the segments end that nothing is written to any more, and that the disk has."""
-        durable = self._log.durable_position
+        """Where the segments end that nothing is written to any more, and that the disk has for good."""
+        durable = self._log.synced_position
         ends = [segment.end for segment in self._log.segments() if segment.sealed and segment.end <= durable]
         return ends[-1] if ends else 0

@@ -154,6 +154,8 @@ class Subscription:
                         self.leave(poll)
                     elif deliveries := await self._take(poll):
                         self.leave(poll)
+                        if poll.answer.done():  # it ended while its messages were read
+                            self.give_back(deliveries, poll.attempt_id)
                         poll.end(deliveries)
                     elif poll.queue is None and poll.filter.all:
                         break  # where it finds nothing, nobody does
