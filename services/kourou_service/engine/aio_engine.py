@@ -37,7 +37,6 @@ class AioCall:
         self.method = method
         self.listener = listener
         self.authority = ""  # grpc.aio does not tell
-        self.cancelled = False
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
@@ -51,6 +50,10 @@ class AioCall:
     def deadline_s(self) -> float | None:
         left: float | None = self._context.time_remaining()
         return left if left is None else max(0.0, left)
+
+    @property
+    def cancelled(self) -> bool:
+        return self._context.cancelled()
 
 
 class AioUnaryCall(AioCall):
@@ -90,7 +93,6 @@ class AioUnaryCall(AioCall):
     def cancel(self) -> None:
         if self._answered or self._on_cancel is None:
             return
-        self.cancelled = True
         try:
             self._on_cancel()
         except Exception:
@@ -186,9 +188,6 @@ class StreamRoute:
                 await self._handler(call)
             except AbortCall as abort:
                 await context.abort(abort.code, abort.details[:MAX_DETAILS_CHARS])
-            except asyncio.CancelledError:
-                call.cancelled = True
-                raise
             except Exception:
                 log.exception("the handler of %s failed", self._path)
                 await context.abort(StatusCode.INTERNAL, "internal error")
