@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
-from kourou.errors import ClosedError, InvalidArgument
+from kourou.errors import ClosedError, InvalidArgument, KourouError
 from kourou.name_servers import NameServers
 from kourou.names import group_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -68,6 +70,18 @@ class Client:
     def check_open(self) -> None:
         if self._closed:
             raise ClosedError("the client was closed")
+
+    @contextmanager
+    def in_use(self) -> Generator[None, None, None]:
+        """Around what a user asked for. Raises ClosedError when the client is closed, before or meanwhile."""
+        self.check_open()
+        try:
+            yield
+        except (asyncio.CancelledError, KourouError):
+            task = asyncio.current_task()
+            if self._closed and not (task and task.cancelling()):
+                raise ClosedError("the client was closed meanwhile") from None
+            raise
 
     def _route_changed(self) -> None:
         self.session.follow(self.routes.addresses)

@@ -99,4 +99,6 @@ class Listening:
             result = await cast("Callable[[ReceivedMessage], Awaitable[object]]", self._listener)(message)
         else:
             result = await asyncio.get_running_loop().run_in_executor(self._threads, self._listener, message)
+            if inspect.isawaitable(result):  # of a lambda around a coroutine function
+                result = await result
         return result is not False

@@ -12,13 +12,13 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.method import UnaryMethod
 from kourou.resolver import NamesrvList, Resolver
 from kourou.route import endpoints_of
-from kourou.wire import Wire
+from kourou.wire import REQUEST_TIMEOUT_S, Wire
 
 Q = TypeVar("Q", bound=ProtobufMessage)
 A = TypeVar("A", bound=ProtobufMessage)
 
 CALL_TIMEOUT_S = 1.0
-"""For each NameServer: they answer from memory, so one that is slower is in trouble, and another one is asked."""
+"""For each of several NameServers: they answer from memory, so one that is slower is in trouble."""
 
 _ASK_THE_NEXT = (ConnectionFailed, TimeoutExceeded, ServerFailure)
 
@@ -42,10 +42,12 @@ class NameServers:
         self._list.update(by_target)
         named = {address: target for target, found in zip(self._targets, by_target, strict=True) for address in found}
         errors: list[KourouError] = []
-        for address in self._list.order:
+        order = self._list.order
+        timeout_s = wait_s + (CALL_TIMEOUT_S if len(order) > 1 else REQUEST_TIMEOUT_S)
+        for address in order:
             try:
                 made = request(endpoints_of(named[address]))
-                return (await self._wire.call(address, method, made, CALL_TIMEOUT_S + wait_s)).message
+                return (await self._wire.call(address, method, made, timeout_s)).message
             except _ASK_THE_NEXT as error:
                 self._list.failed(address)
                 errors.append(error)

@@ -97,12 +97,12 @@ class AsyncProducer:
         return [outcome for _, outcome in sorted(outcomes.items()) if isinstance(outcome, SendResult)]
 
     async def close(self) -> None:
-        """What is still being sent is cancelled."""
-        await self._outbox.close()
+        """What is still being sent ends with ClosedError, and may be stored or not."""
         await self._client.close()
+        await self._outbox.close()
 
     def _settings(self) -> v2.Settings:
-        return settings.publishing(self._client.routes.topics)
+        return settings.publishing(self._turns)
 
     async def _attempt(self, messages: Sequence[Message], timeout_s: float | None) -> list[SendResult] | KourouError:
         try:
@@ -111,22 +111,22 @@ class AsyncProducer:
             return error
 
     async def _deliver(self, topic: str, messages: Sequence[Message], timeout_s: float | None) -> list[SendResult]:
-        self._client.check_open()
         timeout_s = self._send_timeout_s if timeout_s is None else timeout_s
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         encoded = _encoded(messages)
         course = Course(topic, self._next_turn(topic))
         try_s = timeout_s / _TRIES_IN_TIMEOUT
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                try:
-                    return await self._try(course, encoded, try_s)
-                except KourouError as error:
-                    return await self._try_again(course, encoded, try_s, deadline_s, error)
-        except KourouError as error:
-            raise course.verdict(error) from error.__cause__
-        except TimeoutError:
-            raise course.too_late() from None
+        with self._client.in_use():
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    try:
+                        return await self._try(course, encoded, try_s)
+                    except KourouError as error:
+                        return await self._try_again(course, encoded, try_s, deadline_s, error)
+            except KourouError as error:
+                raise course.verdict(error) from error.__cause__
+            except TimeoutError:
+                raise course.too_late() from None
 
     async def _try_again(
         self, course: Course, messages: list[v2.Message], try_s: float, deadline_s: float, first_error: KourouError
@@ -151,9 +151,11 @@ class AsyncProducer:
 
     def _next_turn(self, topic: str) -> int:
         turn = self._turns.get(topic)
-        # At random first: producers that start together do not meet at the same queue.
-        turn = random.randrange(1 << 16) if turn is None else turn + 1
-        self._turns[topic] = turn
+        if turn is None:
+            # At random first: producers that start together do not meet at the same queue.
+            turn = random.randrange(1 << 16)
+            self._client.session.announce_soon()
+        self._turns[topic] = turn + 1
         return turn
 
 

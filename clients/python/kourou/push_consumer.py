@@ -80,7 +80,6 @@ class AsyncPushConsumer:
 
     async def start(self) -> None:
         """Raises what stands in the way, such as TopicNotFound or ConnectionFailed."""
-        self._client.check_open()
         if self._intake is not None:
             return
         if self._broadcasting is None:
@@ -89,8 +88,9 @@ class AsyncPushConsumer:
             self._intake = BroadcastQueues(
                 self._client, self._group, self._subscriptions, self._listening, self._broadcasting
             )
-        self._listening.start()
-        await self._intake.start()
+        with self._client.in_use():
+            self._listening.start()
+            await self._intake.start()
 
     async def close(self) -> None:
         """Takes no more messages, waits for the listener within the grace, settles what it is done with, and says

@@ -44,10 +44,6 @@ class Routes:
         self._keepers: dict[str, asyncio.Task[None]] = {}
 
     @property
-    def topics(self) -> list[str]:
-        return list(self._known)
-
-    @property
     def addresses(self) -> frozenset[str]:
         """All brokers of all topics in use."""
         return frozenset[str]().union(*(route.addresses for route in self._known.values()))

@@ -35,6 +35,7 @@ class Session:
         self._group = v2.Resource(name=group) if group else None
         self._brokers: dict[str, _Presence] = {}
         self._heartbeats: asyncio.Task[None] | None = None
+        self._announcement: asyncio.Task[None] | None = None
 
     def follow(self, addresses: frozenset[str]) -> None:
         """Be present at exactly these brokers."""
@@ -53,6 +54,11 @@ class Session:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await presence.settled.wait()
+
+    def announce_soon(self) -> None:
+        """In the background."""
+        if self._brokers:
+            self._announcement = asyncio.create_task(self.announce())
 
     async def announce(self) -> None:
         """Tell all brokers that our settings have changed."""

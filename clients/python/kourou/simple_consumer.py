@@ -98,7 +98,48 @@ class AsyncSimpleConsumer:
     ) -> list[ReceivedMessage]:
         """1 to `max_messages` messages, from one of the brokers; none when nothing came within `wait_s`. Each is
         delivered again unless it is acknowledged within `invisible_duration_s`."""
-        self._client.check_open()
+        with self._client.in_use():
+            return await self._receive_any(max_messages, invisible_duration_s, wait_s)
+
+    async def ack(self, messages: ReceivedMessage | Sequence[ReceivedMessage]) -> None:
+        """They are not delivered to the group again. Raises InvalidReceiptHandle when the invisible time was over,
+        PartialFailure when only some could be acknowledged."""
+        messages = [messages] if isinstance(messages, ReceivedMessage) else messages
+        groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, message in enumerate(messages):
+            groups[message.topic, message.address].append(index)
+        shares = [
+            share[start : start + MAX_ACK_COUNT]
+            for share in groups.values()
+            for start in range(0, len(share), MAX_ACK_COUNT)
+        ]
+        outcomes: list[KourouError | None] = [None] * len(messages)
+        with self._client.in_use():
+            answers = await asyncio.gather(*(self._ack([messages[index] for index in share]) for share in shares))
+        for share, answer in zip(shares, answers, strict=True):
+            for index, outcome in zip(share, answer, strict=True):
+                outcomes[index] = outcome
+        failures = [outcome for outcome in outcomes if outcome is not None]
+        if failures and len(failures) == len(messages):
+            raise failures[0]
+        if failures:
+            raise PartialFailure("acknowledging", outcomes)
+
+    async def change_invisible_duration(self, message: ReceivedMessage, duration_s: float) -> None:
+        """The message is delivered again that long from now, at once with 0. Its receipt handle is a new one."""
+        with self._client.in_use():
+            await change_invisible_duration(self._client.wire, self._group, message, duration_s)
+
+    async def close(self) -> None:
+        """What was received and not acknowledged goes to others after its invisible time."""
+        await self._client.close()
+
+    def _settings(self) -> v2.Settings:
+        return settings.subscribing(v2.SIMPLE_CONSUMER, self._group, self._subscriptions)
+
+    async def _receive_any(
+        self, max_messages: int, invisible_duration_s: float, wait_s: float
+    ) -> list[ReceivedMessage]:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + wait_s
         polls = failures = 0
@@ -116,6 +157,7 @@ class AsyncSimpleConsumer:
                     return messages
                 last_error = None
             except _PASSES as error:
+                self._client.check_open()
                 failures += 1
                 last_error = error
                 self._client.routes.pull_soon(source.queue.topic)
@@ -124,42 +166,6 @@ class AsyncSimpleConsumer:
                 if last_error is not None:
                     raise last_error
                 return []
-
-    async def ack(self, messages: ReceivedMessage | Sequence[ReceivedMessage]) -> None:
-        """They are not delivered to the group again. Raises InvalidReceiptHandle when the invisible time was over,
-        PartialFailure when only some could be acknowledged."""
-        self._client.check_open()
-        messages = [messages] if isinstance(messages, ReceivedMessage) else messages
-        groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-        for index, message in enumerate(messages):
-            groups[message.topic, message.address].append(index)
-        shares = [
-            share[start : start + MAX_ACK_COUNT]
-            for share in groups.values()
-            for start in range(0, len(share), MAX_ACK_COUNT)
-        ]
-        outcomes: list[KourouError | None] = [None] * len(messages)
-        answers = await asyncio.gather(*(self._ack([messages[index] for index in share]) for share in shares))
-        for share, answer in zip(shares, answers, strict=True):
-            for index, outcome in zip(share, answer, strict=True):
-                outcomes[index] = outcome
-        failures = [outcome for outcome in outcomes if outcome is not None]
-        if failures and len(failures) == len(messages):
-            raise failures[0]
-        if failures:
-            raise PartialFailure("acknowledging", outcomes)
-
-    async def change_invisible_duration(self, message: ReceivedMessage, duration_s: float) -> None:
-        """The message is delivered again that long from now, at once with 0. Its receipt handle is a new one."""
-        self._client.check_open()
-        await change_invisible_duration(self._client.wire, self._group, message, duration_s)
-
-    async def close(self) -> None:
-        """What was received and not acknowledged goes to others after its invisible time."""
-        await self._client.close()
-
-    def _settings(self) -> v2.Settings:
-        return settings.subscribing(v2.SIMPLE_CONSUMER, self._group, self._subscriptions)
 
     async def _next_source(self) -> tuple[_Source, int]:
         """The broker whose turn it is, and how many there are."""

@@ -98,7 +98,7 @@ class Channel(Protocol):
 
 class Transport(Protocol):
     def channel(self, address: str) -> Channel:
-        """The channel to "host:port", always the same one for the same address."""
+        """The channel to "host:port", always the same one for the same address. Raises RpcError after `close`."""
         ...
 
     async def close(self) -> None:
@@ -111,16 +111,19 @@ class GrpcTransport:
 
     def __init__(self) -> None:
         self._channels: dict[str, GrpcChannel] = {}
+        self._closed = False
 
     def channel(self, address: str) -> Channel:
+        if self._closed:
+            raise RpcError(StatusCode.CANCELLED, "the transport was closed", sent=False)
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = GrpcChannel(address)
         return channel
 
     async def close(self) -> None:
-        channels, self._channels = list(self._channels.values()), {}
-        for channel in channels:
+        self._closed = True
+        for channel in self._channels.values():
             await channel.close()
 
 

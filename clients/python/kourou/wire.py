@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from importlib import metadata
 from typing import TypeVar, cast
 
@@ -47,8 +48,8 @@ class Wire:
         self, address: str, method: UnaryMethod[Q, A], request: Q, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> Reply[A]:
         """The reply, its status checked. MULTIPLE_RESULTS passes: the entries have statuses of their own."""
-        channel = self._transport.channel(address)
         try:
+            channel = self._transport.channel(address)
             reply = await channel.unary(method, request, timeout_s=timeout_s, metadata=self._headers)
         except RpcError as error:
             raise error_of_rpc(error, address) from error
@@ -61,15 +62,14 @@ class Wire:
     async def stream(
         self, address: str, method: ServerStreamMethod[Q, A], request: Q, timeout_s: float
     ) -> AsyncGenerator[A, None]:
-        channel = self._transport.channel(address)
-        answers = channel.server_stream(method, request, timeout_s=timeout_s, metadata=self._headers)
         try:
-            async for answer in answers:
-                yield answer
+            channel = self._transport.channel(address)
+            answers = channel.server_stream(method, request, timeout_s=timeout_s, metadata=self._headers)
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
         except RpcError as error:
             raise error_of_rpc(error, address) from error
-        finally:
-            await answers.aclose()
 
     def bidi(self, address: str, method: BidiMethod[Q, A]) -> BidiCall[Q, A]:
         """Raises RpcError, as the stream's methods do."""

@@ -23,7 +23,7 @@ OK = v2.Status(code=v2.OK)
 SendScript = Callable[[service_pb2.SendMessageRequest, Any], Awaitable[service_pb2.SendMessageResponse | None]]
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
     """Waits for a condition of the test."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110

@@ -261,6 +261,38 @@ async def test_closed():
         assert len(c.brokers[0].goodbyes) == 1
 
 
+async def test_closing_ends_what_is_being_sent():
+    async with cluster() as c:
+        producer = AsyncProducer(c.namesrv, send_timeout_s=30)
+        await producer.send(message())
+        c.brokers[0].send_gate.clear()
+        sends = [asyncio.create_task(producer.send(message())) for _ in range(1000)]
+        await until(lambda: len(c.brokers[0].sends) == 5)
+        await producer.close()
+        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {ClosedError}
+
+
+async def test_a_cancelled_send_is_cancelled():
+    async with cluster() as c, AsyncProducer(c.namesrv) as producer:
+        c.brokers[0].send_gate.clear()
+        send = asyncio.create_task(producer.send(message()))
+        await until(lambda: c.brokers[0].sends)
+        send.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await send
+
+
+async def test_a_new_topic_is_announced():
+    async with cluster() as c, AsyncProducer(c.namesrv) as producer:
+        c.topics["u"] = 1
+        broker = c.brokers[0]
+        await producer.send(message())
+        await until(lambda: broker.settings)
+        await producer.send(message(topic="u"))
+        await until(lambda: {topic.name for topic in broker.settings[-1].publishing.topics} == {"t", "u"})
+
+
 async def test_presence_settings_heartbeat_and_a_new_stream_after_a_broken_one():
     async with cluster() as c, AsyncProducer(c.namesrv) as producer:
         await producer.send(message())

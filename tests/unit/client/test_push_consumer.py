@@ -105,6 +105,18 @@ async def test_a_plain_function_runs_in_threads_and_concurrency_is_kept():
     assert threading.main_thread().name not in threads
 
 
+async def test_a_plain_function_that_returns_a_coroutine_is_awaited():
+    async def fail(message: ReceivedMessage) -> None:
+        raise ValueError("listener")
+
+    async with cluster() as c:
+        assign_whole_brokers(c)
+        async with AsyncPushConsumer("g", {"t": "*"}, lambda message: fail(message), c.namesrv):
+            c.brokers[0].ready["t"].append(received("t", b"x", "h"))
+            await until(lambda: c.brokers[0].changes)
+        assert acked(c.brokers[0]) == []
+
+
 @pytest.mark.parametrize("limits", [{"max_cached_count": 5}, {"max_cached_bytes": 50}])
 async def test_a_full_cache_polls_no_more(limits):
     gate = asyncio.Event()

@@ -70,7 +70,7 @@ async def test_a_topic_that_is_deleted():
     async with cluster() as c, AsyncProducer(c.namesrv, route_interval_s=0.02) as producer:
         await producer.send(Message("t", b"x"))
         del c.topics["t"]
-        await until(lambda: not producer._client.routes.topics)
+        await until(lambda: not producer._client.routes.addresses)
         with pytest.raises(TopicNotFound):
             await producer.send(Message("t", b"x"))
 

@@ -4,6 +4,7 @@ import pytest
 
 from kourou import (
     AsyncSimpleConsumer,
+    ClosedError,
     ConnectionFailed,
     InvalidArgument,
     InvalidReceiptHandle,
@@ -81,6 +82,16 @@ async def test_no_broker_at_all():
         await c.brokers[0].stop()
         with pytest.raises(ConnectionFailed):
             await consumer.receive(wait_s=0.2)
+
+
+async def test_closing_ends_a_receive():
+    async with cluster(brokers=2) as c:
+        consumer = AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv)
+        receiving = asyncio.create_task(consumer.receive(wait_s=20))
+        await until(lambda: sum(len(broker.receives) for broker in c.brokers) >= 3)
+        await consumer.close()
+        with pytest.raises(ClosedError):
+            await asyncio.wait_for(receiving, 3)
 
 
 async def test_unknown_topic():
