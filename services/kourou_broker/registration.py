@@ -52,6 +52,7 @@ class Registration:
         self._random = rng or random.Random()
         self._links: dict[str, tuple[NamesrvLink, asyncio.Task[None]]] = {}
         self._refusals: dict[str, str] = {}
+        self._resolving: asyncio.Task[tuple[str, ...]] | None = None
 
     @property
     def accepted_by(self) -> list[str]:
@@ -59,13 +60,15 @@ class Registration:
         return [address for address, (link, _) in self._links.items() if link.accepted]
 
     async def start(self) -> None:
-        """Begins to register, with what the names lead to now and later; does not wait for it."""
+        """Begins to register, with what the names lead to now and later; waits for neither."""
         self._namesrvs.on_change(self._follow)
-        await self._namesrvs.addresses()
         self._follow()
+        self._resolving = asyncio.create_task(self._namesrvs.addresses())
 
     async def stop(self) -> None:
         """Says goodbye wherever the broker is registered."""
+        if self._resolving is not None:
+            self._resolving.cancel()
         links, self._links = list(self._links.values()), {}
         tasks = [task for _, task in links]
         for link, task in links:

@@ -7,7 +7,6 @@ address to use instead.
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from google.protobuf.message import Message
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -23,8 +22,6 @@ from kourou_service.door import OK, client_id, parse, serve_stream, serve_unary,
 from kourou_service.engine import Call, Engine, StreamCall
 from kourou_service.listener import ListenerNames, addresses_of
 from kourou_service.refusal import Refused
-
-_logger = structlog.stdlib.get_logger("kourou_namesrv")
 
 # Calls of a broker, with where the request says which topic is meant (if it does).
 _OF_BROKERS: tuple[tuple[UnaryMethod[Any, Any], Callable[[Any], v2.Resource | None]], ...] = (
@@ -77,9 +74,9 @@ class AccessPoint:
         client_id(call)
         topic = topic_key(request.topic)
         check_open(self._readiness)
-        if not self._routes.route(topic, "").queues:
-            return service_pb2.QueryAssignmentResponse(status=topic_not_found(topic))
         listener = self._names.choose(request.endpoints, call.authority, call.listener)
+        if not self._routes.route(topic, listener).queues:
+            return service_pb2.QueryAssignmentResponse(status=topic_not_found(topic))
         return await self._forwarder.query_assignment(request, topic, listener, call.metadata)
 
     async def heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:
