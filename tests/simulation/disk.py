@@ -105,7 +105,7 @@ def _tear_sectors(segment: _Segment, rng: random.Random) -> None:
     stuck: set[int] = set()
     for offset, data in segment.unsynced:
         for sector in range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES)):
-            # Once a sector missed a write it misses the later ones too: writes to one sector do not overtake each other.
+            # A sector that missed a write misses the later ones too: writes to one do not overtake each other.
             if sector in stuck or rng.random() > keep:
                 stuck.add(sector)
                 continue

@@ -6,7 +6,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from kourou_broker.log.checksum import extend, value
-from kourou_broker.log.section import SECTION_HEADER, SECTION_HEADER_BYTES, Section, parse_section
+from kourou_broker.log.section import SECTION_HEADER, SECTION_HEADER_BYTES, Section
 
 MAGIC = b"KRUf"
 FORMAT_VERSION = 1
@@ -15,11 +15,11 @@ MAX_SECTIONS = 0xFFFF
 
 # magic, crc of all that follows it, version, flags, section count, total length, prev_crc, epoch, position, durable,
 # stored_ms
-_HEADER = Struct("<4sIBBHIIIQQQ")
+HEADER = Struct("<4sIBBHIIIQQQ")
 _UNSUMMED = Struct("<4sI")
 _SUMMED = Struct("<BBHIIIQQQ")
-_UNSUMMED_BYTES = _UNSUMMED.size
-HEADER_BYTES = _HEADER.size
+UNSUMMED_BYTES = _UNSUMMED.size
+HEADER_BYTES = HEADER.size
 
 
 class FrameHeader(NamedTuple):
@@ -35,11 +35,6 @@ class FrameHeader(NamedTuple):
     position: int
     durable: int
     stored_ms: int
-
-    @property
-    def chain(self) -> int:
-        """What the next frame has as its prev_crc."""
-        return self.durable if self.flags & FLAG_VOID else self.crc
 
 
 @dataclass(slots=True)
@@ -94,7 +89,7 @@ def read_header(data: bytes, at: int) -> FrameHeader | None:
     """The frame header at `at`, if there is one and its frame lies within data. Its crc is not yet checked."""
     if data[at : at + 4] != MAGIC or at + HEADER_BYTES > len(data):
         return None
-    header = FrameHeader._make(_HEADER.unpack_from(data, at)[1:])
+    header = FrameHeader._make(HEADER.unpack_from(data, at)[1:])
     if header.total < HEADER_BYTES or at + header.total > len(data):
         return None
     return header
@@ -102,20 +97,23 @@ def read_header(data: bytes, at: int) -> FrameHeader | None:
 
 def crc_matches(data: bytes, at: int, header: FrameHeader) -> bool:
     """Whether the frame at `at` is as it was sealed. The rule is the same in every format version."""
-    return value(data[at + _UNSUMMED_BYTES : at + header.total]) == header.crc
+    return value(data[at + UNSUMMED_BYTES : at + header.total]) == header.crc
 
 
-def read_sections(data: bytes, at: int, header: FrameHeader) -> list[Section]:
-    """The sections of the frame at `at`; ValueError if they do not fill it exactly."""
-    if header.flags & FLAG_VOID:
-        return []
-    to_position = header.position - at
-    end = at + header.total
-    at += HEADER_BYTES
+def read_sections(data: bytes, at: int, end: int, count: int, position: int) -> list[Section]:
+    """So many sections between `at` and `end` of data; `position` is the log position of data's first byte.
+
+    ValueError if they do not fill that range exactly.
+    """
     sections: list[Section] = []
-    for _ in range(header.sections):
-        section, section_end = parse_section(data, at, at + to_position)
-        sections.append(section)
+    for _ in range(count):
+        payload_at = at + SECTION_HEADER_BYTES
+        if payload_at > end:
+            raise ValueError("a section header passes the end of its frame")
+        kind, type_, _, topic, queue, base, entries, length = SECTION_HEADER.unpack_from(data, at)
+        section_end = payload_at + length
+        payload = data[payload_at:section_end]
+        sections.append(Section(kind, type_, topic, queue, base, entries, payload, position + at))
         at = section_end
     if at != end:
         raise ValueError("the sections do not fill their frame")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from kourou_broker.log.errors import DamagedLog, MissingLog
 from kourou_broker.log.frame import Frame
-from kourou_broker.log.index import GrowingIndex, SegmentSummary, index_blob, read_summary
+from kourou_broker.log.index import GrowingIndex, SegmentSummary
 from kourou_broker.log.medium import Medium, SegmentFile, segment_name
 from kourou_broker.log.options import MIB
 from kourou_broker.log.scan import SegmentScan, is_zero, later_durable
-from kourou_broker.log.sealing import DERIVED_PREFIXES, enter_sections, seal_index
+from kourou_broker.log.sealing import DERIVED_PREFIXES, enter_sections, read_sealed, seal_index
 
 Apply = Callable[[Frame], None]
 Progress = Callable[[int, int], None]
@@ -151,15 +151,9 @@ class _Recovery:
             self._on_progress(segment.end, self._files[-1].base + self._files[-1].size_bytes)
 
     def _summary(self, number: int) -> SegmentSummary | None:
-        """The head of the segment's index, if that is sealed; such a segment was wholly durable."""
         if number + 1 == len(self._files):
             return None
-        base = self._files[number].base
-        try:
-            summary = read_summary(self._medium.view_blob(index_blob(base)))
-        except (ValueError, FileNotFoundError):
-            return None
-        return summary if summary.base == base and summary.end == self._files[number + 1].base else None
+        return read_sealed(self._medium, self._files[number].base, self._files[number + 1].base)
 
     def _judge(self, number: int, data: bytes, scan: SegmentScan) -> None:
         """Raise DamagedLog if what the scan stopped at had been durable."""

@@ -2,7 +2,7 @@
 
 from kourou_broker.log.errors import DamagedLog
 from kourou_broker.log.frame import Frame
-from kourou_broker.log.index import GrowingIndex, SealedIndex, SegmentSummary, index_blob
+from kourou_broker.log.index import GrowingIndex, SealedIndex, SegmentSummary, index_blob, read_summary
 from kourou_broker.log.medium import Medium, segment_name
 from kourou_broker.log.scan import SegmentScan
 from kourou_broker.log.section import SECTION_HEADER_BYTES, SectionKind
@@ -37,6 +37,18 @@ def open_index(medium: Medium, base: int) -> SealedIndex:
     except (ValueError, FileNotFoundError):
         _rebuild(medium, base)
         return SealedIndex(medium.view_blob(index_blob(base)))
+
+
+def read_sealed(medium: Medium, base: int, following: int | None) -> SegmentSummary | None:
+    """What the sealed index says of its segment, behind which another one begins at `following`.
+
+    None if there is none, or it is damaged. A segment whose index is sealed was wholly durable.
+    """
+    try:
+        summary = read_summary(medium.view_blob(index_blob(base)))
+    except (ValueError, FileNotFoundError):
+        return None
+    return summary if summary.base == base and summary.end == following else None
 
 
 def drop_derived(medium: Medium, base: int) -> None:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from kourou_broker.log.checksum import value
 from kourou_broker.log.errors import DamagedLog, DataLocked, LogError, MissingLog, NewerFormat
 from kourou_broker.log.frame import FORMAT_VERSION
-from kourou_broker.log.checksum import value
 from tests.simulation.disk import SimMedium
 from tests.simulation.time import simulate
 from tests.unit.log.logs import SEGMENT_BYTES, LogOnDisk, fill, record, settled
@@ -128,7 +128,9 @@ def test_a_newer_format_is_refused(rest_is_valid: bool) -> None:
         total = int.from_bytes(cache[12:16], "little")
         cache[position + 8] = FORMAT_VERSION + 1
         if rest_is_valid:
-            cache[position + 4 : position + 8] = value(bytes(cache[position + 8 : position + total])).to_bytes(4, "little")
+            cache[position + 4 : position + 8] = value(bytes(cache[position + 8 : position + total])).to_bytes(
+                4, "little"
+            )
         with pytest.raises(NewerFormat if rest_is_valid else DamagedLog):
             on.open()
 
