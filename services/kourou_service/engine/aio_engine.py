@@ -37,6 +37,7 @@ class AioCall:
         self.method = method
         self.listener = listener
         self.authority = ""  # grpc.aio does not tell
+        self.cancelled = False
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
@@ -50,10 +51,6 @@ class AioCall:
     def deadline_s(self) -> float | None:
         left: float | None = self._context.time_remaining()
         return left if left is None else max(0.0, left)
-
-    @property
-    def cancelled(self) -> bool:
-        return self._context.cancelled()
 
 
 class AioUnaryCall(AioCall):
@@ -93,6 +90,7 @@ class AioUnaryCall(AioCall):
     def cancel(self) -> None:
         if self._answered or self._on_cancel is None:
             return
+        self.cancelled = True
         try:
             self._on_cancel()
         except Exception:
@@ -127,6 +125,18 @@ class AioStreamCall(AioCall):
     def set_trailing(self, metadata: Metadata) -> None:
         require_legal(metadata)
         self._context.set_trailing_metadata(tuple(metadata))
+
+    async def run(self, handler: StreamHandler) -> None:
+        """In a task of its own, so that `cancelled` is set before the handler is cancelled."""
+        task = asyncio.ensure_future(handler(self))
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            self.cancelled = True
+            task.cancel()
+            await asyncio.wait((task,))
+            raise
+        task.result()
 
     def release(self) -> None:
         if self._reading is not None:
@@ -185,7 +195,7 @@ class StreamRoute:
             await self._places.take(context)
             call = AioStreamCall(context, self._path, listener)
             try:
-                await self._handler(call)
+                await call.run(self._handler)
             except AbortCall as abort:
                 await context.abort(abort.code, abort.details[:MAX_DETAILS_CHARS])
             except Exception:

@@ -241,17 +241,26 @@ async def test_a_slow_reader_slows_the_handler_down(engine: Engine, serve: Any) 
 
     async def handler(call: StreamCall) -> None:
         nonlocal sent
-        for _ in range(200):
-            await call.send(bytes(100_000))
+        while True:
+            await call.send(bytes(500_000))
             sent += 1
+
+    async def stalled() -> int:
+        async with asyncio.timeout(10):
+            while True:
+                before = sent
+                await asyncio.sleep(0.2)
+                if sent == before > 0:
+                    return sent
 
     engine.stream("/test.Slow/Stream", handler)
     channel = await serve(engine)
     call = channel.unary_stream("/test.Slow/Stream")(b"")
-    assert await call.read() == bytes(100_000)
-    await asyncio.sleep(0.3)  # time enough to send all, if nothing held it back
-    assert sent < 200
-    assert len(await collect(call)) == 199
+    at_first = await stalled()
+    for _ in range(at_first):
+        assert len(await call.read()) == 500_000
+    await until(lambda: sent > at_first)
+    call.cancel()
 
 
 async def test_a_time_limit_on_receive_loses_nothing(engine: Engine, serve: Any) -> None:
