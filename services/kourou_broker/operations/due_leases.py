@@ -12,9 +12,10 @@ _COMPACT_FROM = 1024
 class DueLeases:
     """A lease whose messages were settled leaves when it comes up, or when too many such ones have gathered."""
 
-    def __init__(self, may_live: Callable[[str], bool]) -> None:
-        """may_live: whether the client with this id is not known to be gone."""
+    def __init__(self, may_live: Callable[[str], bool], incarnation: int) -> None:
+        """may_live: whether the client with this id is not known to be gone. incarnation: of this run of the broker."""
         self._may_live = may_live
+        self._incarnation = incarnation
         self._heaps: dict[int, list[tuple[int, int, Lease]]] = {}
         self._numbers = count()  # so that equal times never compare leases
         self._given_back: set[Lease] = set()
@@ -34,7 +35,13 @@ class DueLeases:
 
     def renews(self, lease: Lease) -> bool:
         """Whether the lease goes on past its deadline, because its client lives and still has the messages."""
-        return lease.auto_renew and lease not in self._given_back and self._may_live(lease.client_id)
+        if not lease.auto_renew or lease in self._given_back or not self._may_live(lease.client_id):
+            return False
+        if lease.incarnation != self._incarnation:
+            # The broker may have been killed before its answer left, and then no client has the messages, though it
+            # lives. So a lease of an earlier run is renewed once, for who is at work on them, and then they come again.
+            self._given_back.add(lease)
+        return True
 
     def give_back(self, queue: int, lease: Lease, at_ms: int) -> None:
         """The client lives, but never got the messages."""

@@ -89,7 +89,7 @@ class Subscription:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._polls: list[Poll] = []
-        self._due = DueLeases(context.may_live)
+        self._due = DueLeases(context.may_live, context.numbers.incarnation)
         self._open: dict[int, MessageSection] = {}  # the section that each queue is being read from
         self._attempts: dict[str, list[tuple[int, Lease]]] = {}
         self._next_queue = 0
