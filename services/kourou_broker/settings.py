@@ -19,63 +19,72 @@ class BrokerSettings(ServiceSettings):
     cluster: Annotated[str, Field(pattern=_NAME, description="The cluster's name.")] = "kourou"
     name: Annotated[str, Field(pattern=_NAME, description="The shard's name, unique in the cluster.")] = "broker-a"
     data: Path = Field(
-        Path("data/broker-a"), description="The folder that holds the log; it belongs to this broker alone."
+        default=Path("data/broker-a"), description="The folder that holds the log; it belongs to this broker alone."
     )
     listeners: ListenersSetting = Field(
-        (_DEFAULT_LISTENER,), description="Where clients reach the broker: name=bind[/advertised], separated by commas."
+        default=(_DEFAULT_LISTENER,),
+        description="Where clients reach the broker: name=bind[/advertised], separated by commas.",
     )
     fallback_listener: str = Field(
-        "local", description="The listener whose addresses are answered when a call does not tell how it came."
+        default="local", description="The listener whose addresses are answered when a call does not tell how it came."
     )
     namesrv: StringList = Field(
-        ("127.0.0.1:9876",),
+        default=("127.0.0.1:9876",),
         description="NameServers' listeners for brokers, host:port with commas; names are resolved to all addresses.",
     )
     resolve_interval_s: float = Field(
-        30, gt=0, description="How often names of NameServers are resolved again, seconds."
+        default=30, gt=0, description="How often names of NameServers are resolved again, seconds."
     )
     heartbeat_interval_s: float = Field(
-        30, gt=0, description="How often a silent broker tells NameServers that it lives, seconds."
+        default=30, gt=0, description="How often a silent broker tells NameServers that it lives, seconds."
     )
 
     flush: Literal["sync", "async"] = Field(
-        "sync", description="sync: a message is on the disk before it is acknowledged; async: it is soon after."
+        default="sync", description="sync: a message is on the disk before it is acknowledged; async: it is soon after."
     )
     flush_interval_ms: int = Field(
-        500, gt=0, description="With flush=async: the longest time before the disk has it, ms."
+        default=500, gt=0, description="With flush=async: the longest time before the disk has it, ms."
     )
-    segment_bytes: int = Field(64 * _MIB, ge=_MIB, le=1024 * _MIB, description="Size of a segment of the log, bytes.")
-    cache_bytes: int = Field(16 * _MIB, ge=0, description="The newest part of the log that is kept in memory, bytes.")
+    segment_bytes: int = Field(
+        default=64 * _MIB, ge=_MIB, le=1024 * _MIB, description="Size of a segment of the log, bytes."
+    )
+    cache_bytes: int = Field(
+        default=16 * _MIB, ge=0, description="The newest part of the log that is kept in memory, bytes."
+    )
     max_waiting_bytes: int = Field(
-        64 * _MIB, ge=_MIB, description="Bytes that may wait for the disk; beyond them sends get TOO_MANY_REQUESTS."
+        default=64 * _MIB,
+        ge=_MIB,
+        description="Bytes that may wait for the disk; beyond them sends get TOO_MANY_REQUESTS.",
     )
     retention_hours: float = Field(
-        72, ge=0, description="Messages older than that go, segment by segment; 0: never. Hours."
+        default=72, ge=0, description="Messages older than that go, segment by segment; 0: never. Hours."
     )
     retention_bytes: int = Field(
-        0, ge=0, description="The log's size beyond which its oldest segments go; 0: no limit. Bytes."
+        default=0, ge=0, description="The log's size beyond which its oldest segments go; 0: no limit. Bytes."
     )
-    retention_interval_s: float = Field(10, gt=0, description="How often retention is checked, seconds.")
+    retention_interval_s: float = Field(default=10, gt=0, description="How often retention is checked, seconds.")
     snapshot_every_bytes: int = Field(
-        256 * _MIB,
+        default=256 * _MIB,
         ge=_MIB,
         description="A snapshot is taken after so much new log; it bounds the time of a start. Bytes.",
     )
     disk_watermark_bytes: int = Field(
-        512 * _MIB, ge=0, description="With less free space on the disk, new messages are refused. Bytes."
+        default=512 * _MIB, ge=0, description="With less free space on the disk, new messages are refused. Bytes."
     )
 
-    auto_create_groups: bool = Field(False, description="Make an unknown consumer group when it is first used.")
+    auto_create_groups: bool = Field(default=False, description="Make an unknown consumer group when it is first used.")
     max_pending_messages: int = Field(
-        65536, ge=1, description="Messages of one queue that a group may hold unacknowledged; then it gets no new ones."
+        default=65536,
+        ge=1,
+        description="Messages of one queue that a group may hold unacknowledged; then it gets no new ones.",
     )
     invisible_time_ms: int = Field(
-        60_000, ge=1000, description="How long a message is lent when the client does not say, ms."
+        default=60_000, ge=1000, description="How long a message is lent when the client does not say, ms."
     )
     client_silence_s: float = Field(
-        60, gt=0, description="A client without a stream is gone after so long a silence, seconds."
+        default=60, gt=0, description="A client without a stream is gone after so long a silence, seconds."
     )
     client_stream_grace_s: float = Field(
-        5, gt=0, description="A client whose stream broke has so long to come back, seconds."
+        default=5, gt=0, description="A client whose stream broke has so long to come back, seconds."
     )
-    max_clients: int = Field(10_000, ge=1, description="Clients that may be connected at a time.")
+    max_clients: int = Field(default=10_000, ge=1, description="Clients that may be connected at a time.")
