@@ -39,3 +39,15 @@ class Entry(NamedTuple):
     position: int
     length: int
     stored_ms: int
+
+
+def parse_section(data: bytes, at: int, position: int) -> tuple[Section, int]:
+    """The section whose header is at `at` in data, and where it ends; ValueError if it does not lie within data."""
+    payload_at = at + SECTION_HEADER_BYTES
+    if payload_at > len(data):
+        raise ValueError("a section header passes the end")
+    kind, type_, _, topic, queue, base, count, length = SECTION_HEADER.unpack_from(data, at)
+    end = payload_at + length
+    if end > len(data):
+        raise ValueError("a section passes the end")
+    return Section(kind, type_, topic, queue, base, count, data[payload_at:end], position), end
