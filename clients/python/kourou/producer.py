@@ -23,8 +23,8 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 
 PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
-SEND_TIMEOUT_S = 3.0
-"""Over all tries of a message."""
+SEND_TIMEOUT_S = 5.0
+"""Over all tries of a message: a broker that restarts after a crash is back within it."""
 _TRIES_IN_TIMEOUT = 3
 """A try may take this part of it: one, the same broker again while the outcome is unknown, then another broker."""
 
