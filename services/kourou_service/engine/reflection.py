@@ -77,11 +77,13 @@ class Reflection:
         raise KeyError(name)
 
     def _file_of_symbol(self, symbol: str) -> FileDescriptor:
-        for pool in self._pools:
-            try:
-                return pool.FindFileContainingSymbol(symbol)
-            except KeyError:
-                continue
+        # Pools find no methods and fields, but what holds them.
+        for name in (symbol, symbol.rpartition(".")[0]):
+            for pool in self._pools:
+                try:
+                    return pool.FindFileContainingSymbol(name)
+                except KeyError:
+                    continue
         raise KeyError(symbol)
 
     def _file_of_extension(self, type_name: str, number: int) -> FileDescriptor:

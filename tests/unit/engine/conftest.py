@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import grpc
 import pytest
+
 from kourou_service.engine import Engine, EngineOptions, StreamCall, UnaryCall, create_engine
 
-GRACE_S = 5.0
+grpc_aio: Any = grpc.aio
+EOF = grpc_aio.EOF
 
 Kind = Literal["queue", "aio"]
 MakeEngine = Callable[..., Engine]
@@ -84,5 +86,5 @@ async def echo_stream(call: StreamCall) -> None:
 async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     """Waits until the condition holds; TimeoutError if it never does."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.002)  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 from grpc import StatusCode
-from kourou_service.engine import AbortCall, Engine, UnaryCall
 
+from kourou_service.engine import AbortCall, Engine, UnaryCall
 from tests.unit.engine.conftest import MakeEngine, until
 
 
@@ -30,9 +30,7 @@ async def test_many_calls_at_once_over_several_connections(engine: Engine, serve
     address = engine.listen("127.0.0.1:0")
     first = await serve(engine)
     calls = [
-        channel.unary_unary("/test.Echo/Unary")(b"%d" % n)
-        for channel in (first, channels(address))
-        for n in range(300)
+        channel.unary_unary("/test.Echo/Unary")(b"%d" % n) for channel in (first, channels(address)) for n in range(300)
     ]
     assert await asyncio.gather(*calls) == [b"%d" % n for n in range(300)] * 2
 
@@ -137,7 +135,9 @@ async def test_a_handler_that_fails_is_logged_and_tells_nothing(
     assert "secret" in caplog.text
 
 
-@pytest.mark.parametrize("trailing", [[("Upper", "x")], [("grpc-status", "0")], [("key", "line\nbreak")], [("k-bin", "x")]])
+@pytest.mark.parametrize(
+    "trailing", [[("Upper", "x")], [("grpc-status", "0")], [("key", "line\nbreak")], [("k-bin", "x")]]
+)
 async def test_illegal_trailing_metadata_is_an_internal_error(engine: Engine, serve: Any, trailing: Any) -> None:
     engine.unary("/test.Bug/Trailing", lambda _request, call: call.reply(b"", trailing))
     channel = await serve(engine)
@@ -149,7 +149,11 @@ async def test_a_second_answer_is_refused(engine: Engine, serve: Any) -> None:
 
     def handler(request: bytes, call: UnaryCall) -> None:
         call.reply(request)
-        for again in (lambda: call.reply(b"again"), lambda: call.fail(StatusCode.ABORTED, ""), lambda: call.on_cancel(int)):
+        for again in (
+            lambda: call.reply(b"again"),
+            lambda: call.fail(StatusCode.ABORTED, ""),
+            lambda: call.on_cancel(lambda: None),
+        ):
             try:
                 again()
             except RuntimeError as error:
@@ -207,7 +211,9 @@ async def test_a_deadline_cancels(engine: Engine, serve: Any) -> None:
 
     engine.unary("/test.Wait/Unary", handler)
     channel = await serve(engine)
-    assert (await status_of(channel.unary_unary("/test.Wait/Unary")(b"", timeout=0.2)))[0] is StatusCode.DEADLINE_EXCEEDED
+    assert (await status_of(channel.unary_unary("/test.Wait/Unary")(b"", timeout=0.2)))[
+        0
+    ] is StatusCode.DEADLINE_EXCEEDED
     await until(lambda: cancelled)
     assert 0 < left[0] <= 0.25
 
