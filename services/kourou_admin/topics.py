@@ -38,7 +38,10 @@ class Topics:
             census = await self._copies.census()
             targets = pick(census.leaders, request.brokers)
             holding = census.holding(wanted.name)
-            definition = self._extended(wanted, holding, request) if holding.holders else self._new(wanted, holding)
+            if holding.holders:
+                definition = self._extended(wanted, holding, request, set(targets) - set(holding.holders))
+            else:
+                definition = self._new(wanted, holding)
             outcomes = await self._copies.put(census, targets, definition)
         return CreateTopicResponse(
             status=overall(outcomes), outcomes=outcomes, topic=_view(census.holding(wanted.name))
@@ -111,7 +114,9 @@ class Topics:
         wanted.changed_ms = now_ms
         return wanted
 
-    def _extended(self, wanted: Topic, holding: Holding[Topic], request: CreateTopicRequest) -> Topic:
+    def _extended(
+        self, wanted: Topic, holding: Holding[Topic], request: CreateTopicRequest, lacking: set[str]
+    ) -> Topic:
         """The topic is there: more brokers may get it as it is, with the same version; nothing else is a creation."""
         name = wanted.name.name
         live = holding.live
@@ -123,7 +128,10 @@ class Topics:
         there = [broker for broker in request.brokers if broker in holding.holders]
         if there or not request.brokers:
             where = ", ".join(there or holding.holders)
-            raise Refused(Code.PRECONDITION_FAILED, f"topic {name} exists on {where} already; change it instead")
+            way_out = (
+                f"to have it on {', '.join(sorted(lacking))} too, name the broker" if lacking else "change it instead"
+            )
+            raise Refused(Code.PRECONDITION_FAILED, f"topic {name} exists on {where} already; {way_out}")
         if live.type != wanted.type or (request.queues and live.queues != request.queues):
             raise Refused(
                 Code.PRECONDITION_FAILED,

@@ -78,6 +78,14 @@ async def test_partial_success_is_reported(world: World) -> None:
     assert list(response.topic.brokers) == ["broker-a"]
 
 
+async def test_after_a_partial_success_the_way_out_is_told(world: World) -> None:
+    world.brokers["broker-b"].down = True
+    await world.topics.create(CreateTopicRequest(name=FLIGHTS))
+    world.brokers["broker-b"].down = False
+    refused = await refusal_of(world.topics.create(CreateTopicRequest(name=FLIGHTS)))
+    assert "to have it on broker-b too, name the broker" in refused.message
+
+
 async def test_all_brokers_down_is_the_first_failure(world: World) -> None:
     for broker in world.brokers.values():
         broker.down = True
