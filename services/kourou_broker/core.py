@@ -140,7 +140,11 @@ class BrokerCore:
     ) -> Retention:
         async def in_background(work: Callable[[], Any]) -> Any:
             done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            surroundings.background.submit(work, done.set_result, done.set_exception)
+
+            def finish(settle: Callable[[Any], None]) -> Callable[[Any], None]:
+                return lambda outcome: None if done.done() else settle(outcome)  # cancelled when the broker stops
+
+            surroundings.background.submit(work, finish(done.set_result), finish(done.set_exception))
             return await done
 
         snapshots = Snapshots(
