@@ -1,0 +1,590 @@
+"""Clients of one simulated broker, as rude as real ones: chance says what they do, the ledger hears what they saw."""
+
+import asyncio
+import math
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
+from kourou_broker.rpc.sending import STORED_HEADER
+from tests.simulation.cluster import Shard, group_definition, topic_definition
+from tests.simulation.direct import BrokerDown, DirectCall, DirectEngine
+from tests.simulation.ledger import Claim, GroupView, Ledger, Place, Sent
+
+A = TypeVar("A")
+Code = definition_pb2.Code
+TAGS = ("", "a", "b", "c")
+_QUIET_S = 70.0
+"""No lease of a client that is gone lives longer: 60 s of silence, and some for the sweep."""
+
+
+@dataclass(slots=True)
+class Received:
+    place: Place
+    handle: str
+    client: str
+    renewed: bool
+
+
+@dataclass(slots=True)
+class World:
+    """One broker and those around it."""
+
+    shard: Shard
+    rng: random.Random
+    topics: dict[str, int]
+    """With their numbers of queues."""
+    groups: list[GroupView]
+    max_body_bytes: int
+    ledger: Ledger = field(init=False)
+    over: bool = False
+    next_id: int = 0
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.shard.name)
+        self.ledger.groups = {group.name: group for group in self.groups}
+
+    @property
+    def now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    @property
+    def doors(self) -> DirectEngine:
+        if self.shard.doors is None:
+            raise BrokerDown
+        return self.shard.doors
+
+    async def pause(self, most_s: float) -> None:
+        await asyncio.sleep(self.rng.random() * most_s)
+
+    async def live(self, step: Callable[[], Awaitable[None]], most_s: float) -> None:
+        """Goes on and on, also when the broker is down."""
+        while not self.over:
+            try:
+                await step()
+            except BrokerDown:
+                await self.pause(1.0)
+            await self.pause(most_s)
+
+    def new_version(self) -> int:
+        self.version += 1
+        return self.version
+
+
+def resource(name: str) -> definition_pb2.Resource:
+    return definition_pb2.Resource(name=name)
+
+
+class Producer:
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._headers = {"x-mq-client-id": name}
+
+    async def step(self) -> None:
+        world, rng = self._world, self._world.rng
+        topic = rng.choice(list(world.topics))
+        count = rng.choice((1, 1, 1, 2, 5))
+        ids = [f"m{world.next_id + number}" for number in range(count)]
+        world.next_id += count
+        messages = [
+            Sent(id_, topic, rng.randbytes(rng.randint(1, world.max_body_bytes)), rng.choice(TAGS), ids) for id_ in ids
+        ]
+        sends = [messages]
+        if rng.random() < 0.3:  # several calls in one turn
+            more = [Sent(f"n{world.next_id}", topic, b"alone", "a", [f"n{world.next_id}"])]
+            world.next_id += 1
+            sends.append(more)
+        await asyncio.gather(*map(self._send, sends))
+
+    async def _send(self, messages: list[Sent]) -> None:
+        ledger = self._world.ledger
+        request = service_pb2.SendMessageRequest(
+            messages=[
+                definition_pb2.Message(
+                    topic=resource(message.topic),
+                    body=message.body,
+                    user_properties={"number": message.id},
+                    system_properties=definition_pb2.SystemProperties(
+                        message_id=message.id, tag=message.tag or None, keys=[message.id]
+                    ),
+                )
+                for message in messages
+            ]
+        )
+        moment, ends = ledger.tick(), ledger.sending(messages)
+        try:
+            reply = await self._world.doors.reply(service_rpc.SEND_MESSAGE, request, self._headers)
+        except BrokerDown:
+            ledger.not_stored(messages, "unknown")
+            raise
+        answer = reply.message
+        if answer.status.code == Code.OK:
+            ledger.durable(moment)
+            assert [entry.message_id for entry in answer.entries] == [message.id for message in messages]
+            queue = int(str(reply.trailing[STORED_HEADER]).split(".")[0])
+            ledger.stored(messages, [entry.offset for entry in answer.entries], queue, ends)
+        else:
+            assert answer.status.code in (Code.FORBIDDEN, Code.TOO_MANY_REQUESTS), answer.status
+            ledger.not_stored(messages, "refused")
+            ledger.counts["sends refused"] += 1
+
+
+class Consumer:
+    """Receives and settles; what it does with a message is up to chance."""
+
+    def __init__(self, world: World, group: GroupView, name: str, *, push: bool = False) -> None:
+        self._world = world
+        self._group = group
+        self._push = push
+        self.name = name
+        self._headers = {"x-mq-client-id": name}
+        self._kept: list[Received] = []
+        self._attempt = ""
+        self._stream: DirectCall | None = None
+
+    async def step(self) -> None:
+        world, rng = self._world, self._world.rng
+        topic = rng.choice(list(world.topics))
+        received = await self._push_receive(topic) if self._push else await self._receive(topic, -1, rng.randint(1, 8))
+        if received and rng.random() < 0.2:
+            await world.pause(6.0)
+        await self._settle(topic, received)
+        if self._kept and rng.random() < 0.3:
+            await self._try_old(rng.choice(self._kept))
+
+    async def live(self, most_s: float) -> None:
+        await self._world.live(self.step, most_s)
+        if self._stream is not None:
+            self._stream.cancel()
+
+    async def _push_receive(self, topic: str) -> list[Received]:
+        world, rng = self._world, self._world.rng
+        if rng.random() < 0.05:
+            await self._leave()
+        if self._stream is None or self._stream.ended.done():
+            self._stream = self._connect()
+            await asyncio.sleep(0)
+        request = service_pb2.QueryAssignmentRequest(topic=resource(topic), group=resource(self._group.name))
+        answer = await world.doors.call(service_rpc.QUERY_ASSIGNMENT, request, self._headers)
+        assert answer.status.code == Code.OK, answer.status
+        queues = [assignment.message_queue.id for assignment in answer.assignments]
+        if not queues:
+            await world.pause(1.0)
+            return []
+        return await self._receive(topic, rng.choice(queues), 8)
+
+    def _connect(self) -> DirectCall:
+        settings = definition_pb2.Settings(
+            client_type=definition_pb2.PUSH_CONSUMER,
+            subscription=definition_pb2.Subscription(
+                group=resource(self._group.name),
+                subscriptions=[
+                    definition_pb2.SubscriptionEntry(topic=resource(topic), expression=self._filter())
+                    for topic in self._world.topics
+                ],
+            ),
+        )
+        stream = self._world.doors.open(service_rpc.TELEMETRY, self._headers)
+        stream.requests.put_nowait(service_pb2.TelemetryCommand(settings=settings).SerializeToString())
+        return stream
+
+    async def _leave(self) -> None:
+        """By its word, or by a broken stream, or in silence with the stream open for ever."""
+        world = self._world
+        for hold in self._group.holds.values():
+            if hold.client == self.name:
+                hold.until_s = world.now_s
+        if self._stream is not None and world.rng.random() < 0.7:
+            self._stream.cancel()
+            self._stream = None
+        if world.rng.random() < 0.5:
+            request = service_pb2.NotifyClientTerminationRequest(group=resource(self._group.name))
+            answer = await world.doors.call(service_rpc.NOTIFY_CLIENT_TERMINATION, request, self._headers)
+            assert answer.status.code == Code.OK
+        await world.pause(8.0)
+
+    def _filter(self) -> definition_pb2.FilterExpression:
+        tags = self._group.tags
+        return definition_pb2.FilterExpression(
+            type=definition_pb2.TAG, expression="*" if tags is None else " || ".join(sorted(tags))
+        )
+
+    async def _receive(
+        self, topic: str, queue: int, batch_size: int, invisible_s: float | None = None, wait_s: float | None = None
+    ) -> list[Received]:
+        world, rng = self._world, self._world.rng
+        invisible_s = rng.choice((1.0, 2.0, 5.0)) if invisible_s is None else invisible_s
+        again = bool(self._attempt) and rng.random() < 0.5
+        if not again:
+            self._attempt = f"{self.name}-{world.ledger.tick()}" if rng.random() < 0.3 else ""
+        request = service_pb2.ReceiveMessageRequest(
+            group=resource(self._group.name),
+            message_queue=definition_pb2.MessageQueue(topic=resource(topic), id=queue),
+            filter_expression=self._filter(),
+            batch_size=batch_size,
+            auto_renew=self._push,
+            attempt_id=self._attempt or None,
+        )
+        if not self._push:
+            request.invisible_duration.FromMilliseconds(int(invisible_s * 1000))
+        request.long_polling_timeout.FromMilliseconds(
+            int((rng.choice((0, 0.2, 2)) if wait_s is None else wait_s) * 1000)
+        )
+        asked_s = world.now_s
+        answers = await self._call_receive(request)
+        status = answers[0].status
+        messages = [answer.message for answer in answers if answer.HasField("message")]
+        assert status.code == (Code.OK if messages else Code.MESSAGE_NOT_FOUND), status
+        received: list[Received] = []
+        for message in messages:
+            if topic.startswith("%"):
+                continue
+            until_s = math.inf if self._push else asked_s + invisible_s
+            place = world.ledger.delivered(self._group, topic, message, until_s, self.name, again=again)
+            received.append(Received(place, message.system_properties.receipt_handle, self.name, self._push))
+        return received
+
+    async def _call_receive(self, request: service_pb2.ReceiveMessageRequest) -> list[Any]:
+        """Now and then the client gives up in the middle."""
+        world = self._world
+        call = world.doors.stream_call(service_rpc.RECEIVE_MESSAGE, request, self._headers)
+        if world.over or world.rng.random() > 0.1:
+            return await call
+        task = asyncio.ensure_future(call)
+        done, _ = await asyncio.wait((task,), timeout=world.rng.random() * 0.5)
+        if not done:
+            task.cancel()
+            await asyncio.wait((task,))
+            if request.attempt_id:  # what it got before may have been lent to it once more
+                for hold in self._group.holds.values():
+                    hold.void = hold.void or hold.client == self.name
+            return [service_pb2.ReceiveMessageResponse(status=definition_pb2.Status(code=Code.MESSAGE_NOT_FOUND))]
+        return task.result()
+
+    # Settling
+
+    async def _settle(self, topic: str, received: list[Received]) -> None:
+        rng = self._world.rng
+        plan: dict[str, list[Received]] = {}
+        for one in received:
+            what = rng.choices(("ack", "single", "later", "change", "forward", "keep"), (60, 10, 8, 10, 3, 9))[0]
+            plan.setdefault(what, []).append(one)
+        if acks := plan.get("ack"):
+            await self.acknowledge(topic, acks)
+        for one in plan.get("single", ()):
+            await asyncio.gather(self.acknowledge(topic, [one]), self.acknowledge(topic, [one]))
+        for one in plan.get("change", ()):
+            await self._change(one)
+        for one in plan.get("forward", ()):
+            await self._forward(one)
+        self._kept += [*plan.get("later", ()), *plan.get("keep", ()), *received[:1]]
+        del self._kept[:-16]
+
+    async def _try_old(self, old: Received) -> None:
+        rng = self._world.rng
+        roll = rng.random()
+        if roll < 0.6:
+            await self.acknowledge(old.place.topic, [old])
+        elif roll < 0.8:
+            await self._change(old)
+        else:
+            await self._foreign(old)
+
+    async def acknowledge(self, topic: str, acks: list[Received]) -> None:
+        ledger, group = self._world.ledger, self._group
+        request = service_pb2.AckMessageRequest(
+            group=resource(group.name),
+            topic=resource(topic),
+            entries=[definition_entry(ack) for ack in acks],
+        )
+        claims = [self._claim(ack) for ack in acks]
+        try:
+            answer = await self._world.doors.call(service_rpc.ACK_MESSAGE, request, self._headers)
+        except BrokerDown:
+            for claim in claims:
+                ledger.unknown(group, claim)
+            raise
+        finally:
+            for claim in claims:
+                ledger.claim_ends(group, claim)
+        assert len(answer.entries) == len(acks), answer
+        for claim, entry in zip(claims, answer.entries, strict=True):
+            if entry.status.code == Code.OK:
+                ledger.settled(group, claim, "consumed")
+            else:
+                assert entry.status.code == Code.INVALID_RECEIPT_HANDLE, entry.status
+                ledger.refused(group, claim, "acknowledged")
+
+    async def _foreign(self, old: Received) -> None:
+        """The handle of one group is nothing to another, nor on another topic."""
+        world = self._world
+        group = world.rng.choice(world.groups).name
+        topic = world.rng.choice(list(world.topics))
+        if (group, topic) == (self._group.name, old.place.topic):
+            return
+        request = service_pb2.AckMessageRequest(
+            group=resource(group), topic=resource(topic), entries=[definition_entry(old)]
+        )
+        answer = await world.doors.call(service_rpc.ACK_MESSAGE, request, self._headers)
+        assert answer.status.code == Code.INVALID_RECEIPT_HANDLE, answer.status
+
+    async def _change(self, one: Received) -> None:
+        world, ledger, group = self._world, self._world.ledger, self._group
+        invisible_s = world.rng.choice((None, 0.0, 1.0, 3.0))
+        request = service_pb2.ChangeInvisibleDurationRequest(
+            group=resource(group.name),
+            topic=resource(one.place.topic),
+            receipt_handle=one.handle,
+            suspend=world.rng.random() < 0.2,
+        )
+        if invisible_s is not None:
+            request.invisible_duration.FromMilliseconds(int(invisible_s * 1000))
+        asked_s, claim = world.now_s, self._claim(one)
+        try:
+            answer = await world.doors.call(service_rpc.CHANGE_INVISIBLE_DURATION, request, self._headers)
+        finally:
+            ledger.claim_ends(group, claim)
+        if answer.status.code == Code.OK:
+            ledger.renewed(group, claim, answer.receipt_handle, asked_s + (invisible_s or 0.0))
+            self._kept.append(Received(one.place, answer.receipt_handle, self.name, False))
+        else:
+            assert answer.status.code == Code.INVALID_RECEIPT_HANDLE, answer.status
+            ledger.refused(group, claim, "renewed")
+
+    async def _forward(self, one: Received) -> None:
+        world, ledger, group = self._world, self._world.ledger, self._group
+        request = service_pb2.ForwardMessageToDeadLetterQueueRequest(
+            group=resource(group.name), topic=resource(one.place.topic), receipt_handle=one.handle
+        )
+        claim = self._claim(one)
+        try:
+            answer = await world.doors.call(service_rpc.FORWARD_MESSAGE_TO_DEAD_LETTER_QUEUE, request, self._headers)
+        except BrokerDown:
+            ledger.unknown(group, claim)
+            raise
+        finally:
+            ledger.claim_ends(group, claim)
+        if answer.status.code == Code.OK:
+            ledger.settled(group, claim, "forwarded")
+        else:
+            assert answer.status.code == Code.INVALID_RECEIPT_HANDLE, answer.status
+            ledger.refused(group, claim, "forwarded")
+
+    def _claim(self, one: Received) -> Claim:
+        return self._world.ledger.claim(self._group, one.place, one.handle, self._world.now_s, renewed=False)
+
+    async def drain(self, topic: str) -> None:
+        """Receives and acknowledges until nothing is left."""
+        while received := await self._receive(topic, -1, 64, invisible_s=60.0, wait_s=8.0):
+            await self.acknowledge(topic, received)
+
+
+def definition_entry(one: Received) -> service_pb2.AckMessageEntry:
+    return service_pb2.AckMessageEntry(message_id="any", receipt_handle=one.handle)
+
+
+class Operator:
+    """Changes topics, groups, permissions and offsets under the clients' feet."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._headers = {"x-mq-client-id": "operator"}
+
+    async def create_all(self) -> None:
+        world = self._world
+        for topic, queues in world.topics.items():
+            await self._put_topic(topic, queues)
+        for group in world.groups:
+            definition = group_definition(
+                group.name,
+                group.max_attempts,
+                [world.rng.choice((0.5, 2, 5)) for _ in range(world.rng.randint(1, 3))],
+                version=world.new_version(),
+            )
+            answer = await world.doors.call(
+                broker_rpc.PUT_GROUP, broker_pb2.PutGroupRequest(group=definition), self._headers
+            )
+            assert answer.status.code == Code.OK, answer.status
+
+    async def step(self) -> None:
+        roll = self._world.rng.random()
+        if roll < 0.35:
+            await self._reset()
+        elif roll < 0.5:
+            await self._more_queues()
+        elif roll < 0.6:
+            await self._forbid_a_while()
+        elif roll < 0.8:
+            await self._come_and_go()
+        else:
+            await self._describe()
+
+    async def _put_topic(self, topic: str, queues: int, *, deleted: bool = False) -> None:
+        definition = topic_definition(topic, queues, version=self._world.new_version(), deleted=deleted)
+        answer = await self._world.doors.call(
+            broker_rpc.PUT_TOPIC, broker_pb2.PutTopicRequest(topic=definition), self._headers
+        )
+        assert answer.status.code == Code.OK, answer.status
+        assert answer.topic.version == definition.version
+
+    async def _reset(self) -> None:
+        world = self._world
+        group = world.rng.choice(world.groups)
+        topic = world.rng.choice(list(world.topics))
+        queue = world.rng.randrange(world.topics[topic])
+        key = (topic, queue)
+        if group.resets[key] % 2:
+            return
+        offset = world.rng.randint(0, world.ledger.ends[key])
+        request = service_pb2.UpdateOffsetRequest(
+            group=resource(group.name),
+            message_queue=definition_pb2.MessageQueue(topic=resource(topic), id=queue),
+            offset=offset,
+        )
+        world.ledger.reset_begins(group, topic, queue, offset)
+        surely = False
+        try:
+            answer = await world.doors.call(service_rpc.UPDATE_OFFSET, request, self._headers)
+            assert answer.status.code in (Code.OK, Code.ILLEGAL_OFFSET), answer.status
+            surely = answer.status.code == Code.OK
+        finally:
+            world.ledger.reset_ends(group, topic, queue, offset, surely=surely)
+
+    async def _more_queues(self) -> None:
+        world = self._world
+        topic = world.rng.choice(list(world.topics))
+        if world.topics[topic] < 5:
+            await self._put_topic(topic, world.topics[topic] + 1)
+            world.topics[topic] += 1
+
+    async def _forbid_a_while(self) -> None:
+        world = self._world
+        for permission in (definition_pb2.READ, definition_pb2.READ_WRITE):
+            request = broker_pb2.SetPermissionRequest(permission=permission)
+            while True:
+                try:
+                    answer = await world.doors.call(broker_rpc.SET_PERMISSION, request, self._headers)
+                except BrokerDown:
+                    await world.pause(1.0)
+                else:
+                    assert answer.status.code == Code.OK, answer.status
+                    break
+            await world.pause(0.3)
+
+    async def _come_and_go(self) -> None:
+        """A topic and a group that others use while they come and go."""
+        world, doors = self._world, self._world.doors
+        await self._put_topic("fleeting", 2)
+        message = definition_pb2.Message(
+            topic=resource("fleeting"), body=b"x", system_properties=definition_pb2.SystemProperties(message_id="f")
+        )
+        request = service_pb2.ReceiveMessageRequest(
+            group=resource("passing"),
+            message_queue=definition_pb2.MessageQueue(topic=resource("fleeting"), id=-1),
+            batch_size=4,
+        )
+        request.long_polling_timeout.seconds = 1
+        send = service_pb2.SendMessageRequest(messages=[message] * 3)
+        calls: list[Awaitable[Any]] = [
+            doors.call(service_rpc.SEND_MESSAGE, send, self._headers),
+            doors.stream_call(service_rpc.RECEIVE_MESSAGE, request, self._headers),
+        ]
+        if world.rng.random() < 0.5:
+            calls.append(self._put_topic("fleeting", 2, deleted=True))
+        if world.rng.random() < 0.5:
+            calls.append(self._drop_group("passing"))
+        world.rng.shuffle(calls)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BrokerDown):
+                raise result
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _drop_group(self, name: str) -> None:
+        definition = group_definition(name, version=self._world.shard.clock.now_ms() + 1, deleted=True)
+        answer = await self._world.doors.call(
+            broker_rpc.PUT_GROUP, broker_pb2.PutGroupRequest(group=definition), self._headers
+        )
+        assert answer.status.code == Code.OK, answer.status
+
+    async def _describe(self) -> None:
+        answer = await self._world.doors.call(
+            broker_rpc.DESCRIBE_QUEUES, broker_pb2.DescribeQueuesRequest(), self._headers
+        )
+        assert answer.status.code == Code.OK, answer.status
+        for queue in answer.queues:
+            for progress in queue.progress:
+                assert 0 <= progress.inflight <= progress.lag
+                assert progress.committed_offset <= queue.next_offset
+
+
+class Auditor:
+    """Checks, once everybody else has gone home, what is there and what became of it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._headers = {"x-mq-client-id": "auditor"}
+
+    async def run(self) -> None:
+        world = self._world
+        await asyncio.sleep(_QUIET_S)
+        await asyncio.gather(
+            *(
+                Consumer(world, group, f"drain-{group.name}-{topic}").drain(topic)
+                for group in world.groups
+                for topic in world.topics
+            )
+        )
+        first_offsets = await self._first_offsets()
+        for (topic, queue), first in first_offsets.items():
+            messages = await self._pull(topic, queue, first)
+            if topic.startswith("%DLQ%"):
+                group = world.ledger.groups.get(topic.removeprefix("%DLQ%"))
+                for message in messages:
+                    if group is not None:
+                        world.ledger.letter(group, topic, message)
+            elif topic in world.topics:
+                world.ledger.check_stored(topic, queue, first, messages)
+        world.ledger.check_batches(first_offsets)
+        for group in world.groups:
+            world.ledger.check_fates(group, first_offsets, list(world.topics))
+            await self._check_nothing_waits(group)
+
+    async def _first_offsets(self) -> dict[tuple[str, int], int]:
+        answer = await self._world.doors.call(
+            broker_rpc.DESCRIBE_QUEUES, broker_pb2.DescribeQueuesRequest(), self._headers
+        )
+        return {(queue.topic.name, queue.id): queue.first_offset for queue in answer.queues}
+
+    async def _pull(self, topic: str, queue: int, first_offset: int) -> list[definition_pb2.Message]:
+        messages: list[definition_pb2.Message] = []
+        offset = first_offset
+        while True:
+            request = service_pb2.PullMessageRequest(
+                group=resource(self._world.groups[0].name),
+                message_queue=definition_pb2.MessageQueue(topic=resource(topic), id=queue),
+                offset=offset,
+                batch_size=32,
+            )
+            request.long_polling_timeout.FromMilliseconds(0)
+            answers = await self._world.doors.stream_call(service_rpc.PULL_MESSAGE, request, self._headers)
+            found = [answer.message for answer in answers if answer.HasField("message")]
+            if not found:
+                assert answers[0].status.code == Code.MESSAGE_NOT_FOUND, answers[0].status
+                return messages
+            messages += found
+            offset = answers[-1].next_offset
+
+    async def _check_nothing_waits(self, group: GroupView) -> None:
+        for topic in self._world.topics:
+            request = broker_pb2.DescribeQueuesRequest(topic=resource(topic), group=resource(group.name))
+            answer = await self._world.doors.call(broker_rpc.DESCRIBE_QUEUES, request, self._headers)
+            for queue in answer.queues:
+                (progress,) = queue.progress
+                assert (progress.lag, progress.inflight) == (0, 0), f"{group.name}: {topic}/{queue.id} is {progress}"
+                assert progress.committed_offset == queue.next_offset

@@ -1,0 +1,242 @@
+"""Brokers on simulated disks: the real code from the doors down to the log, which crash as a seed wants it.
+
+disk and lookup are the only parts that are not the broker's own; the doors open on any engine.
+"""
+
+import asyncio
+import functools
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.core import BrokerCore, Surroundings
+from kourou_broker.operations.assignment import QueueId
+from kourou_broker.operations.search import Place
+from kourou_broker.rpc.administering import AdministeringDoor
+from kourou_broker.rpc.delivered import Deliverer
+from kourou_broker.rpc.offsets import OffsetsDoor
+from kourou_broker.rpc.presence import PresenceDoor
+from kourou_broker.rpc.receiving import ReceivingDoor
+from kourou_broker.rpc.routing import RoutingDoor
+from kourou_broker.rpc.sending import SendingDoor
+from kourou_broker.rpc.settling import SettlingDoor
+from kourou_broker.rpc.status import BrokerStatus
+from kourou_broker.rpc.unsupported import open_unsupported
+from kourou_broker.settings import BrokerSettings
+from kourou_broker.state import State, fold
+from kourou_broker.state.definitions import Name, Topic
+from kourou_service.engine import Engine
+from kourou_service.listener import ListenerNames
+from tests.simulation.direct import DirectEngine
+from tests.simulation.disk import PowerCut, SimDisk, SimMedium, SimWorker
+from tests.simulation.time import Process, SimulatedClock
+
+SEGMENT_BYTES = 64 * 1024
+
+
+@functools.cache
+def _defaults() -> BrokerSettings:
+    return BrokerSettings()
+
+
+def small_settings(**changes: Any) -> BrokerSettings:
+    """A broker's settings with segments so small that a test fills many; `changes` are not checked for sense."""
+    small = {"segment_bytes": SEGMENT_BYTES, "disk_watermark_bytes": 0, "cache_bytes": 16 * 1024}
+    return _defaults().model_copy(update={**small, **changes})
+
+
+class NoLookup:
+    """Searching reads files in the helper process, which has tests of its own."""
+
+    async def by_id(self, topic: int, message_id: str, limit: int) -> Sequence[Place]:
+        return []
+
+    async def by_key(self, topic: int, key: str, limit: int) -> Sequence[Place]:
+        return []
+
+    async def by_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Sequence[Place]:
+        return []
+
+
+class OwnRoutes:
+    """The route of a cluster of this one broker."""
+
+    def __init__(self, core: BrokerCore, name: str) -> None:
+        self._core = core
+        self._name = name
+
+    async def ask(self, topic: Name, listener: str) -> Sequence[definition_pb2.MessageQueue]:
+        known = self._core.state.topics.get(topic)
+        return [self._queue(known, queue.id) for queue in known.queues] if known is not None else []
+
+    def _queue(self, topic: Topic, queue: int) -> definition_pb2.MessageQueue:
+        return definition_pb2.MessageQueue(
+            topic=topic.name.resource(),
+            id=queue,
+            permission=definition_pb2.Permission.Name(topic.permission),
+            broker=definition_pb2.Broker(name=self._name),
+            accept_message_types=[definition_pb2.NORMAL],
+        )
+
+
+class Shard:
+    """One broker and its disk. It starts, stops, crashes and starts again; `core` is there while it runs."""
+
+    def __init__(self, name: str, rng: random.Random, settings: BrokerSettings | None = None) -> None:
+        self.name = name
+        self.rng = rng
+        self.settings = (settings or small_settings()).model_copy(update={"name": name})
+        self.clock = SimulatedClock()
+        self.disk = SimDisk(random.Random(rng.getrandbits(64)))
+        self.process = Process(name)
+        self.core: BrokerCore | None = None
+        self.doors: DirectEngine | None = None
+        self.runs = 0
+        self.max_sync_s = 0.01
+        self.on_crash: Callable[[], None] = lambda: None
+        """Called when power went or a write failed, and the process is gone."""
+        self.on_recovered: Callable[[State], None] = lambda _state: None
+        """Called after each recovery, before anybody can change the state."""
+
+    async def start(self, new_engine: Callable[[], Engine] | None = None, process: Process | None = None) -> None:
+        """Recovery and the doors. Raises LogError, PowerCut."""
+        self.runs += 1
+        self.process = process or Process(self.name)
+        medium = SimMedium(self.disk)
+        try:
+            await self.process.start(self._start(medium, new_engine))
+        except PowerCut:
+            self.cut_power()
+            raise
+
+    async def _start(self, medium: SimMedium, new_engine: Callable[[], Engine] | None) -> None:
+        self.core = core = BrokerCore(self.settings, self._surroundings(medium))
+        self.on_recovered(core.state)
+        if new_engine is None:
+            engine: Engine = DirectEngine(self.process)
+            self.doors = engine
+        else:
+            engine = new_engine()
+        open_doors(core, self.settings, self.clock, engine)
+        core.start()
+        await engine.start()
+
+    async def stop(self) -> None:
+        """Cleanly: everything is on the disk."""
+        assert self.core is not None
+        process = self.process
+        await process.start(self.core.close())
+        if process.alive:
+            self._gone(process)
+            self.disk.kill()
+
+    def kill(self) -> None:
+        """kill -9: the disk has what was written, synced or not."""
+        self._gone(self.process)
+        self.disk.kill()
+
+    def cut_power(self) -> None:
+        """The machine goes down: unsynced writes are lost, kept, torn, one by one."""
+        self._gone(self.process)
+        self.disk.cut_power()
+
+    def _gone(self, process: Process) -> None:
+        self.core = self.doors = None
+        process.kill()
+
+    def _surroundings(self, medium: SimMedium) -> Surroundings:
+        process = self.process
+
+        def power_cut() -> None:
+            if process.alive:
+                self.cut_power()
+                self.on_crash()
+
+        def fatal(_problem: BaseException) -> None:
+            if process.alive:
+                self.kill()
+                self.on_crash()
+
+        async def fold_to(position: int) -> bytes:
+            await asyncio.sleep(self.rng.random() * 0.1)
+            return fold.snapshot_at(medium, position)
+
+        def worker() -> SimWorker:
+            return SimWorker(lambda: self.rng.random() * self.max_sync_s, power_cut)
+
+        return Surroundings(
+            clock=self.clock,
+            medium=medium,
+            committer=worker(),
+            reader=worker(),
+            background=worker(),
+            lookup=NoLookup(),
+            fold_to=fold_to,
+            incarnation=self.rng.getrandbits(64),
+            fatal=fatal,
+        )
+
+
+def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock, engine: Engine) -> None:
+    """As kourou_broker.service does it, for a broker alone in its cluster."""
+    deliverer = Deliverer(f"{settings.name}:10911")
+    status = BrokerStatus(
+        cluster=settings.cluster,
+        name=settings.name,
+        id=0,
+        version="0",
+        started_ms=clock.now_ms(),
+        state=core.state,
+        log=core.log,
+        medium=core.medium,
+        clients=core.clients,
+        sending=core.sending,
+    )
+    PresenceDoor(core.definitions, core.clients).open(engine)
+    SendingDoor(core.sending, core.clients).open(engine)
+    ReceivingDoor(core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, clock).open(
+        engine
+    )
+    SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
+    OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
+    routes: Any = OwnRoutes(core, settings.name)
+    RoutingDoor(
+        names=ListenerNames(settings.listeners, settings.fallback_listener),
+        routes=routes,
+        definitions=core.definitions,
+        clients=core.clients,
+        assignments=core.assignments,
+    ).open(engine)
+    AdministeringDoor(
+        state=core.state,
+        definitions=core.definitions,
+        journal=core.journal,
+        clients=core.clients,
+        deliveries=core.deliveries,
+        offsets=core.offsets,
+        search=core.search,
+        status=status,
+        deliverer=deliverer,
+        clock=clock,
+    ).open(engine)
+    open_unsupported(engine)
+
+
+def queue_ids(name: str, queues: int) -> list[QueueId]:
+    return [QueueId(name, number) for number in range(queues)]
+
+
+def topic_definition(name: str, queues: int = 1, version: int = 1, **fields: Any) -> record_pb2.Topic:
+    fields = {"type": definition_pb2.NORMAL, "permission": definition_pb2.READ_WRITE, **fields}
+    return record_pb2.Topic(name=definition_pb2.Resource(name=name), queues=queues, version=version, **fields)
+
+
+def group_definition(
+    name: str, max_attempts: int = 16, backoff_s: Sequence[float] = (), version: int = 1, **fields: Any
+) -> record_pb2.Group:
+    retry = definition_pb2.RetryPolicy(max_attempts=max_attempts)
+    for step_s in backoff_s:
+        retry.customized_backoff.next.add().FromMilliseconds(int(step_s * 1000))
+    return record_pb2.Group(name=definition_pb2.Resource(name=name), retry=retry, version=version, **fields)
