@@ -1,0 +1,105 @@
+"""Message ids and keys of one segment, as a derived blob: sorted hashes, and where each message is.
+
+A head, then 64-bit words in the machine's own order: n hashes ascending, then n places, each the offset of the section
+within its segment << 32 | the message's number in the section. A hash may mislead: the reader compares the message.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from struct import Struct
+from typing import NamedTuple
+
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
+from kourou_broker.log.checksum import value
+from kourou_broker.log.section import Section
+
+_MAGIC = b"KRUk"
+_VERSION = 1
+# magic, version, crc of the words, rows, base of the segment
+_HEAD = Struct("=4sIIIQ")
+# Of the table that a MESSAGES payload begins with: bytes of the message's head, of its system properties, tag hash.
+_ROW = Struct("<III")
+_LOW = 0xFFFFFFFF
+
+
+class Place(NamedTuple):
+    """A message: the log position of its section, and which of the section's messages it is."""
+
+    position: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] (the tuple's own index is of no use)
+
+
+def id_hash(topic: int, message_id: str) -> int:
+    """What a message id is found by."""
+    return _hash(b"i", topic, message_id)
+
+
+def key_hash(topic: int, key: str) -> int:
+    """What a key is found by."""
+    return _hash(b"k", topic, key)
+
+
+def read_properties(section: Section) -> Iterator[SystemProperties]:
+    """The system properties of each message of a MESSAGES section."""
+    payload = section.payload
+    at = section.count * _ROW.size
+    for head_length, properties_length, _ in _ROW.iter_unpack(payload[:at]):
+        at += head_length + properties_length
+        yield SystemProperties.FromString(payload[at - properties_length : at])
+
+
+def hashes(section: Section) -> Iterator[tuple[int, int]]:
+    """Of each id and key in a MESSAGES section: its hash, and the number of the message."""
+    for index, properties in enumerate(read_properties(section)):
+        yield id_hash(section.topic, properties.message_id), index
+        for key in properties.keys:
+            yield key_hash(section.topic, key), index
+
+
+def build(base: int, sections: Iterable[Section]) -> bytes:
+    """The key index of the segment at `base`, which holds these MESSAGES sections."""
+    rows: list[tuple[int, int]] = []
+    for section in sections:
+        at = (section.position - base) << 32
+        rows += ((hash_, at | index) for hash_, index in hashes(section))
+    rows.sort()
+    words = array("Q", (row[0] for row in rows))
+    words.extend(row[1] for row in rows)
+    data = words.tobytes()
+    return _HEAD.pack(_MAGIC, _VERSION, value(data), len(rows), base) + data
+
+
+class KeyIndex:
+    """A key index as read back. ValueError if it is not that of the segment, or not whole."""
+
+    def __init__(self, view: memoryview, base: int) -> None:
+        if len(view) < _HEAD.size:
+            raise ValueError("the key index is too short")
+        magic, version, crc, rows, of_base = _HEAD.unpack_from(view)
+        words = view[_HEAD.size :]
+        if (magic, version, of_base, len(words)) != (_MAGIC, _VERSION, base, 16 * rows) or value(bytes(words)) != crc:
+            raise ValueError("the key index is damaged or of another version")
+        self._base = base
+        self._hashes = words[: 8 * rows].cast("Q")
+        self._places = words[8 * rows :].cast("Q")
+
+    def places(self, hash_: int) -> list[Place]:
+        """Where messages of that hash are, in the order of the log."""
+        row = bisect_left(self._hashes, hash_)
+        found: list[Place] = []
+        while row < len(self._hashes) and self._hashes[row] == hash_:
+            place = self._places[row]
+            found.append(Place(self._base + (place >> 32), place & _LOW))
+            row += 1
+        return found
+
+
+def key_index_blob(base: int) -> str:
+    """The name of the blob with the key index of that segment."""
+    return f"keys-{base:016x}"
+
+
+def _hash(kind: bytes, topic: int, text: str) -> int:
+    return int.from_bytes(blake2b(kind + topic.to_bytes(4, "little") + text.encode(), digest_size=8).digest(), "little")

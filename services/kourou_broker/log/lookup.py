@@ -1,0 +1,185 @@
+"""Stored messages by id, key and time: searched by a helper process, which shares only files with the broker.
+
+The functions here run in that process. A sealed segment is searched by its key index, which is built when it is first
+asked for; the active segment is scanned, each part of it once.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
+from kourou_broker.log.file_medium import FileMedium
+from kourou_broker.log.frame import Frame
+from kourou_broker.log.key_index import (
+    KeyIndex,
+    Place,
+    build,
+    hashes,
+    id_hash,
+    key_hash,
+    key_index_blob,
+    read_properties,
+)
+from kourou_broker.log.medium import Medium, SegmentFile
+from kourou_broker.log.scan import SegmentScan
+from kourou_broker.log.sealing import read_sealed
+from kourou_broker.log.section import SECTION_HEADER_BYTES, Section, SectionKind, parse_section
+
+Found = list[Place]
+
+
+class Lookup:
+    """What the broker asks; `run` calls a function in the helper process."""
+
+    def __init__(self, folder: Path, run: Callable[..., Awaitable[Found]]) -> None:
+        self._folder = folder
+        self._run = run
+
+    async def by_id(self, topic: int, message_id: str, limit: int) -> Found:
+        """The messages of that id, the newest first."""
+        return await self._run(find_id, self._folder, topic, message_id, limit)
+
+    async def by_key(self, topic: int, key: str, limit: int) -> Found:
+        """The messages that have that key, the newest first."""
+        return await self._run(find_key, self._folder, topic, key, limit)
+
+    async def by_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
+        """The messages stored from `from_ms` up to and including `to_ms`, the oldest first."""
+        return await self._run(find_time, self._folder, topic, from_ms, to_ms, limit)
+
+
+def find_id(folder: Path, topic: int, message_id: str, limit: int) -> Found:
+    """As Lookup.by_id."""
+
+    def matches(section: Section, index: int) -> bool:
+        properties = _properties(section, topic, index)
+        return properties is not None and properties.message_id == message_id
+
+    return _searcher(folder).find(id_hash(topic, message_id), matches, limit)
+
+
+def find_key(folder: Path, topic: int, key: str, limit: int) -> Found:
+    """As Lookup.by_key."""
+
+    def matches(section: Section, index: int) -> bool:
+        properties = _properties(section, topic, index)
+        return properties is not None and key in properties.keys
+
+    return _searcher(folder).find(key_hash(topic, key), matches, limit)
+
+
+def find_time(folder: Path, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
+    """As Lookup.by_time."""
+    return _searcher(folder).find_time(topic, from_ms, to_ms, limit)
+
+
+@lru_cache(maxsize=8)
+def _searcher(folder: Path) -> "Searcher":
+    return Searcher(FileMedium(folder, read_only=True))
+
+
+class Searcher:
+    """Searches one medium; remembers how far it has read the active segment."""
+
+    def __init__(self, medium: Medium) -> None:
+        self._medium = medium
+        self._tail = _Tail(-1)
+
+    def find(self, hash_: int, matches: Callable[[Section, int], bool], limit: int) -> Found:
+        """The places of that hash whose message matches, the newest first."""
+        found: Found = []
+        files = self._medium.segments()
+        for number in range(len(files) - 1, -1, -1):
+            following = files[number + 1].base if number + 1 < len(files) else None
+            with suppress(FileNotFoundError):  # the segment was dropped meanwhile
+                for place in reversed(self._candidates(files[number], following, hash_)):
+                    if len(found) < limit and matches(self._section(files[number], place.position), place.index):
+                        found.append(place)
+            if len(found) == limit:
+                break
+        return found
+
+    def find_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
+        """The places of that topic's messages stored in that time, the oldest first."""
+        found: Found = []
+        files = self._medium.segments()
+        for number, file in enumerate(files):
+            following = files[number + 1].base if number + 1 < len(files) else None
+            summary = read_sealed(self._medium, file.base, following)
+            if summary and (summary.last_stored_ms < from_ms or summary.first_stored_ms > to_ms):
+                continue
+            with suppress(FileNotFoundError):
+                for frame in self._scan(file, following).frames():
+                    if from_ms <= frame.stored_ms <= to_ms:
+                        for section in _messages(frame):
+                            if section.topic == topic:
+                                found += (Place(section.position, index) for index in range(section.count))
+                    if len(found) >= limit:
+                        return found[:limit]
+        return found
+
+    def _candidates(self, file: SegmentFile, following: int | None, hash_: int) -> Found:
+        if following is None:
+            return self._scan_tail(file).get(hash_, [])
+        name = key_index_blob(file.base)
+        try:
+            index = KeyIndex(self._medium.view_blob(name), file.base)
+        except (ValueError, FileNotFoundError):
+            scan = self._scan(file, following)
+            data = build(file.base, (section for frame in scan.frames() for section in _messages(frame)))
+            if not scan.damage:
+                self._keep(name, data)
+            index = KeyIndex(memoryview(data), file.base)
+        return index.places(hash_)
+
+    def _keep(self, name: str, data: bytes) -> None:
+        try:
+            self._medium.write_blob(name, data)
+        except OSError:
+            # No space, usually: it is built again the next time.
+            return
+
+    def _scan_tail(self, file: SegmentFile) -> dict[int, Found]:
+        if self._tail.base != file.base:
+            self._tail = _Tail(file.base)
+        tail = self._tail
+        offset = tail.end - file.base
+        scan = SegmentScan(self._medium.read(file.base, offset, file.size_bytes - offset), tail.end)
+        for frame in scan.frames():
+            for section in _messages(frame):
+                for hash_, index in hashes(section):
+                    tail.places.setdefault(hash_, []).append(Place(section.position, index))
+        tail.end = scan.end
+        return tail.places
+
+    def _scan(self, file: SegmentFile, following: int | None) -> SegmentScan:
+        return SegmentScan(self._medium.read(file.base, 0, file.size_bytes), file.base, limit=following)
+
+    def _section(self, file: SegmentFile, position: int) -> Section:
+        offset = position - file.base
+        head = self._medium.read(file.base, offset, SECTION_HEADER_BYTES)
+        length = SECTION_HEADER_BYTES + int.from_bytes(head[-4:], "little")
+        return parse_section(self._medium.read(file.base, offset, length), 0, position)[0]
+
+
+class _Tail:
+    """What was read of the active segment."""
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.end = base
+        self.places: dict[int, Found] = {}
+
+
+def _properties(section: Section, topic: int, index: int) -> SystemProperties | None:
+    """Those of one message; None if it is not of that topic, or if its segment was dropped while it was read."""
+    if section.kind != SectionKind.MESSAGES or section.topic != topic:
+        return None
+    return next(islice(read_properties(section), index, None), None)
+
+
+def _messages(frame: Frame) -> Iterator[Section]:
+    return (section for section in frame.sections if section.kind == SectionKind.MESSAGES)
