@@ -8,7 +8,6 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,22 +51,25 @@ class Lines:
 
     async def _raw_blocks(self) -> AsyncIterator[bytes]:
         # A thread, since a pipe or terminal may keep it waiting, and a daemon, so that Ctrl-C need not wait with it.
-        blocks: asyncio.Queue[bytes | OSError] = asyncio.Queue(_BLOCKS_AHEAD)
+        blocks: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+        room = threading.Semaphore(_BLOCKS_AHEAD)
         loop = asyncio.get_running_loop()
 
         def read() -> None:
-            # Nobody may want more, and the loop may be gone, when the user has stopped the command.
-            with suppress(RuntimeError, CancelledError):
+            # The loop may be gone when the user has stopped the command.
+            with suppress(RuntimeError):
                 block: bytes | OSError = b"begin"
                 while block and isinstance(block, bytes):
+                    room.acquire()
                     try:
                         block = os.read(self._fd, _BLOCK_BYTES)
                     except OSError as error:
                         block = error
-                    asyncio.run_coroutine_threadsafe(blocks.put(block), loop).result()
+                    loop.call_soon_threadsafe(blocks.put_nowait, block)
 
         threading.Thread(target=read, name="kourou lines", daemon=True).start()
         while block := await blocks.get():
             if isinstance(block, OSError):
                 raise block
             yield block
+            room.release()
