@@ -83,7 +83,10 @@ class Load:
 
     async def settled(self, operator: Operator) -> bool:
         groups = [group for group in (self._group, self._push_group) if group is not None]
-        return not any([await operator.lag(group, self._topic) for group in groups])
+        try:
+            return not any([await operator.lag(group, self._topic) for group in groups])
+        except KourouError:  # not all is up again
+            return False
 
     def missing(self) -> set[bytes]:
         """Acknowledged to the producer, and not received by each group."""

@@ -44,9 +44,13 @@ async def test_a_name_server_stops_under_load(new_cluster: Callable[..., Cluster
 async def test_name_servers_that_restart_empty_give_no_half_route(new_cluster: Callable[..., Cluster]) -> None:
     """What they answer while brokers come back one after the other: not yet, or everything."""
     cluster = new_cluster()
+    # They learn of each other when they start, and keep it.
+    for broker in cluster.brokers:
+        assert await asyncio.to_thread(broker.end) == 0
+        await asyncio.to_thread(broker.start)
+        await asyncio.to_thread(cluster.wait_until_registered, broker)
     async with Operator(cluster) as operator:
         await operator.create_topic("whole", queues=QUEUES)
-        await _until_brokers_know_each_other(cluster)
         slow = cluster.broker("broker-b")
         for namesrv in cluster.namesrvs:
             await asyncio.to_thread(namesrv.kill)
@@ -70,13 +74,6 @@ async def test_name_servers_that_restart_empty_give_no_half_route(new_cluster: C
 
         await eventually(whole, 15, what="the whole route at both")
         assert set(seen) == {-1, 2 * QUEUES}, f"routes of so many queues were given: {seen}"
-
-
-async def _until_brokers_know_each_other(cluster: Cluster) -> None:
-    """They learn it from the NameServers, and keep it."""
-    async with Operator(cluster) as operator:
-        for broker in cluster.brokers:
-            await eventually(lambda broker=broker: operator.known_brokers(broker), 40, what="brokers know each other")
 
 
 async def _queues(operator: Operator, namesrv: str) -> int:
