@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -40,7 +41,8 @@ class Helper:
 
 
 def _fold_to(folder: Path, position: int) -> bytes:
-    return fold.snapshot_at(FileMedium(folder, read_only=True), position)
+    with closing(FileMedium(folder, read_only=True)) as medium:
+        return fold.snapshot_at(medium, position)
 
 
 def _end_with_parent() -> None:

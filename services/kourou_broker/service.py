@@ -17,6 +17,7 @@ from kourou.transport import GrpcTransport, Transport
 from kourou_broker.core import BrokerCore, Surroundings
 from kourou_broker.helper import Helper
 from kourou_broker.log.file_medium import FileMedium
+from kourou_broker.log.lookup import Lookup
 from kourou_broker.log.worker import ThreadWorker
 from kourou_broker.membership import Membership
 from kourou_broker.report import BrokerReport
@@ -116,7 +117,7 @@ class Broker:
             committer=workers[0],
             reader=workers[1],
             background=workers[2],
-            lookup=helper,
+            lookup=Lookup(self._settings.data, helper.run),
             fold_to=helper.fold_to,
             incarnation=secrets.randbits(64),
             fatal=_stop_at_once,
