@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 
 import structlog
-from kourou_service.engine.health import serve_health
-from kourou_service.engine.reflection import serve_reflection
 
 from kourou.protocol.apache.rocketmq.v2 import service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_rpc
@@ -34,6 +32,8 @@ from kourou_broker.rpc.unsupported import open_unsupported
 from kourou_broker.settings import BrokerSettings
 from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import Engine, create_engine
+from kourou_service.engine.health import serve_health
+from kourou_service.engine.reflection import serve_reflection
 from kourou_service.listener import Listener, ListenerNames
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
