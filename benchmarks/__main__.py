@@ -47,7 +47,7 @@ def main(
     data.mkdir(parents=True, exist_ok=True)
     if disk.filesystem(data) in _NO_DISKS:
         raise typer.BadParameter(f"{data} is in memory, not on a disk: choose another folder with --data")
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 120)
     if SERVER_CORE == LOAD_CORE:
         console.print("There is one core only: the load takes from the servers, and no figure means much.", style="red")
     load_program.build()

@@ -66,23 +66,22 @@ class Result:
 
 def show(console: Console, result: Result) -> None:
     table = Table(title=result.benchmark, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "Kourou", "beside", "ratio", "target", ""):
-        table.add_column(heading, justify="right" if heading in ("Kourou", "beside", "ratio") else "left")
+    table.add_column()
+    table.add_column("Kourou", justify="right", no_wrap=True)
+    table.add_column("beside", justify="right", no_wrap=True)
+    table.add_column("ratio", justify="right", no_wrap=True)
+    table.add_column("target", no_wrap=True)
     for figure in result.figures:
-        table.add_row(
-            figure.name,
-            f"{_number(figure.value)} {figure.unit}",
-            "" if figure.beside is None else f"{_number(figure.beside)} ({figure.beside_name})",
-            "" if figure.ratio is None else f"{figure.ratio:.0%}",
-            figure.target,
-            {None: "", True: "[green]met[/]", False: "[red]not met[/]"}[figure.met],
-        )
+        met = {None: "", True: " [green]met[/]", False: " [red]not met[/]"}[figure.met]
+        beside = "" if figure.beside is None else f"{figure.beside_name} {_number(figure.beside)}"
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.0%}"
+        table.add_row(figure.name, f"{_number(figure.value)} {figure.unit}", beside, ratio, figure.target + met)
     console.print(table)
     for figure in result.figures:
         for name, value in figure.details.items():
-            console.print(f"  {figure.name}: {name}: {value}", style="dim", highlight=False)
-    disk = ", ".join(f"{size} {times['p50_ms']}/{times['p99_ms']} ms" for size, times in result.fdatasync.items())
-    console.print(f"  raw fdatasync, median/99th percentile: {disk}\n", style="dim", highlight=False)
+            console.print(f"  {figure.name}: {name}: {value}", style="dim", highlight=False, soft_wrap=True)
+    disk = ", ".join(f"{size} {times['p50_ms']} / {times['p99_ms']} ms" for size, times in result.fdatasync.items())
+    console.print(f"  raw fdatasync, median / 99 %: {disk}\n", style="dim", highlight=False, soft_wrap=True)
 
 
 def _number(value: float) -> str:

@@ -18,8 +18,8 @@ def many_topics(bench: Bench) -> list[Figure]:
         one.broker.put_topics([TOPIC])
         many.broker.put_topics([f"{TOPIC}-{number:04d}" for number in range(TOPICS)])
         return [
-            _compare(bench, one, many, "1,250 topics, unary sends over all", batch=1),
-            _compare(bench, one, many, "1,250 topics, sends of 32 over all", batch=BATCH),
+            _compare(bench, one, many, "one message a call", batch=1),
+            _compare(bench, one, many, "32 messages a call", batch=BATCH),
         ]
 
 

@@ -21,8 +21,8 @@ def receive_and_ack(bench: Bench) -> list[Figure]:
         cluster.broker.put_topics([TOPIC])
         cluster.broker.put_group(GROUP)
         return [
-            _compare(bench, cluster, echo_address, "received and acknowledged, 32 a call", ack_batch=True),
-            _compare(bench, cluster, echo_address, "received 32 a call, acknowledged one by one", ack_batch=False),
+            _compare(bench, cluster, echo_address, "acknowledged 32 a call", ack_batch=True),
+            _compare(bench, cluster, echo_address, "acknowledged one by one", ack_batch=False),
         ]
 
 

@@ -31,8 +31,8 @@ def restart(bench: Bench) -> list[Figure]:
         raise RuntimeError(f"{acknowledged} messages were acknowledged, but only {stored} are there")
     details = {"log": f"{stored:,} messages, {acknowledged:,} of them acknowledged before the first kill"}
     return [
-        Figure.at_most("restart with 2 GB, to the first send", "s", cached_s, 5, details=details),
-        Figure("the same, nothing of it in the page cache", "s", cold_s),
+        Figure.at_most("2 GB, to the first send", "s", cached_s, 5, details=details),
+        Figure("the same, not in the page cache", "s", cold_s),
     ]
 
 

@@ -11,14 +11,15 @@ from benchmarks.servers import Cluster, echo_server
 TOPIC = "bench"
 IN_FLIGHT = 64
 BATCH = 32
+WARMUP_S = 1.0
 
 
 def unary(bench: Bench) -> list[Figure]:
-    return [_compare(bench, "unary sends, 64 in flight", batch=1, least=0.6)]
+    return [_compare(bench, "one message a call", batch=1, least=0.6)]
 
 
 def batched(bench: Bench) -> list[Figure]:
-    return [_compare(bench, "sends of 32 messages a call, 64 in flight", batch=BATCH, least=0.3)]
+    return [_compare(bench, "32 messages a call", batch=BATCH, least=0.3)]
 
 
 def _compare(bench: Bench, name: str, *, batch: int, least: float) -> Figure:
@@ -46,9 +47,6 @@ def send(bench: Bench, server: Process, address: str, *, topic: str = TOPIC, top
     )  # fmt: skip
     result["server_cpu_share"] = (server.cpu_s() - cpu_s) / (bench.seconds + WARMUP_S)
     return result
-
-
-WARMUP_S = 1.0
 
 
 def cost(result: Any) -> str:

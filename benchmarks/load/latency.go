@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -75,8 +76,8 @@ type arrivals struct {
 func startArrivals(ctx context.Context, clients *clients, o options, messages int, came func(due time.Time)) *arrivals {
 	ctx, cancel := context.WithTimeout(ctx, 2*(o.warmup+o.window)+callTimeout)
 	group, ctx := errgroup.WithContext(ctx)
-	var mutex sync.Mutex
-	missing := messages
+	var missing atomic.Int64
+	missing.Store(int64(messages))
 	for poller := range o.pollers {
 		group.Go(func() error {
 			client := clients.of(poller)
@@ -84,24 +85,17 @@ func startArrivals(ctx context.Context, clients *clients, o options, messages in
 			for {
 				received, err := receiveOnce(ctx, client, o)
 				if err != nil {
-					return fmt.Errorf("%d messages missing: %w", missing, err)
+					return fmt.Errorf("while %d messages were awaited: %w", missing.Load(), err)
 				}
 				for _, message := range received {
 					came(timeOf(message))
 				}
-				for _, entries := range inAcks(received, true) {
-					if len(entries) == 0 {
-						continue
-					}
-					if err := ackOnce(ctx, client, o, entries); err != nil {
+				if len(received) > 0 {
+					if err := ackOnce(ctx, client, o, inAcks(received, true)[0]); err != nil {
 						return err
 					}
 				}
-				mutex.Lock()
-				missing -= len(received)
-				done := missing <= 0
-				mutex.Unlock()
-				if done {
+				if missing.Add(-int64(len(received))) <= 0 {
 					return nil
 				}
 			}
