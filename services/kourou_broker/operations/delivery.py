@@ -48,7 +48,7 @@ class Deliveries:
             await asyncio.sleep(min(wait_s, _NOT_OWNER_WAIT_S))
             return []
         subscription.park(poll)
-        timer = asyncio.get_running_loop().call_later(wait_s, poll.end)
+        timer = asyncio.get_running_loop().call_later(wait_s, subscription.expire, poll)
         try:
             return await poll.answer
         except asyncio.CancelledError:

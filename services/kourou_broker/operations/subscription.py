@@ -48,7 +48,13 @@ class Poll:
     attempt_id: str
     queue: int | None
     """The only queue it asks; None: any of the topic."""
+    expired: bool = False
+    """Its time is over, but it is being served and so still gets an answer."""
     answer: asyncio.Future[list[Delivery]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def in_haste(self) -> bool:
+        return self.expired or self.answer.done()
 
     def end(self, deliveries: Sequence[Delivery] = ()) -> None:
         if not self.answer.done():
@@ -94,6 +100,7 @@ class Subscription:
         self._attempts: dict[str, list[tuple[int, Lease]]] = {}
         self._next_queue = 0
         self._pump: asyncio.Task[None] | None = None
+        self._serving: Poll | None = None
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
         for progress in context.state.progress_of(group, topic):
@@ -111,6 +118,13 @@ class Subscription:
     def leave(self, poll: Poll) -> None:
         if poll in self._polls:
             self._polls.remove(poll)
+
+    def expire(self, poll: Poll) -> None:
+        """Its time is over. If messages are being read for it at this moment it gets these."""
+        poll.expired = True
+        if self._serving is not poll:
+            self.leave(poll)
+            poll.end()
 
     def wake(self) -> None:
         """Something may be deliverable now."""
@@ -152,17 +166,22 @@ class Subscription:
                 for poll in list(self._polls):
                     if poll.answer.done():
                         self.leave(poll)
-                    elif deliveries := await self._take(poll):
+                        continue
+                    self._serving = poll
+                    deliveries = await self._take(poll)
+                    self._serving = None
+                    if deliveries or poll.in_haste:
                         self.leave(poll)
-                        if poll.answer.done():  # it ended while its messages were read
+                        if poll.answer.done():  # the client went while its messages were read
                             self.give_back(deliveries, poll.attempt_id)
                         poll.end(deliveries)
                     elif poll.queue is None and poll.filter.all:
                         break  # where it finds nothing, nobody does
         except Exception:
             _logger.exception("delivery to a group failed", group=str(self.group.name), topic=str(self.topic.name))
+            self.end_polls(lambda poll: poll.expired)
         finally:
-            self._pump = None
+            self._pump = self._serving = None
             self._arm()
 
     def _arm(self) -> None:
@@ -255,11 +274,13 @@ class Subscription:
             sections += 1
             if sections % _SECTIONS_A_SLICE == 0:
                 await asyncio.sleep(0)
+                if poll.in_haste:
+                    break
         progress = context.state.progress.get(key)
+        if poll.answer.done() and taken:
+            taken, offset = [], taken[0].offset  # what the filter left out need not be read again
         if offset == start or (progress.high if progress is not None else queue.first_offset) != start:
             return []  # nothing there, or the offset was set meanwhile: the next round sees where it is now
-        if poll.answer.done():
-            return []
         return self._lend(queue, poll, taken, 1, offset)
 
     async def _section(self, queue: Queue, offset: int) -> MessageSection | None:
@@ -319,6 +340,8 @@ class Subscription:
             progress = self._context.state.progress.get((self.group.id, self.topic.id, queue_id))
             if progress is not None and (held := _held(progress, lease)):
                 found = await self._read_held(progress, queue, lease, held)
+                if poll.answer.done():
+                    break
                 again += self._lend(queue, poll, found, lease.attempt, progress.high)
         self._remember(poll.attempt_id, again)
         return again
