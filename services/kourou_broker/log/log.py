@@ -148,6 +148,11 @@ class Log:
         """False while the disk is nearly full: take only what lets consumers go on."""
         return self._space.writable
 
+    @property
+    def takes_records(self) -> bool:
+        """False shortly before `append` would raise LogFull: whoever acts before it appends should ask first."""
+        return self._space.can_take() or self._room_bytes() >= 2 * self._reserve_bytes()
+
     # Writing
 
     def append(self, sections: Sequence[Section], stored_ms: int, *, freeing: bool = False) -> Appended:
@@ -280,10 +285,9 @@ class Log:
     def _make_room(self, length: int, freeing: bool) -> int:
         """Begin a new segment if the frame does not fit the active one; its size in bytes then, else 0."""
         active = self._segments[-1]
-        room = active.base + active.size_bytes - self.next_position - length
+        room = self._room_bytes() - length
         if room >= 0:
-            reserve = 0 if freeing else min(_FREEING_RESERVE_BYTES, active.size_bytes // 16)
-            if room < reserve and not self._space.can_take():
+            if not freeing and room < self._reserve_bytes() and not self._space.can_take():
                 raise LogFull("the disk is full, and so is the space that was reserved")
             return 0
         size = self._options.segment_bytes
@@ -297,6 +301,13 @@ class Log:
         self._segments.append(Segment(base, size, base))
         self._space.take()
         return size
+
+    def _room_bytes(self) -> int:
+        active = self._segments[-1]
+        return active.base + active.size_bytes - self.next_position
+
+    def _reserve_bytes(self) -> int:
+        return min(_FREEING_RESERVE_BYTES, self._segments[-1].size_bytes // 16)
 
     def _enter(self, sections: Sequence[Section], positions: list[int], stored_ms: int) -> None:
         add = self._index.add

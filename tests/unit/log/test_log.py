@@ -279,15 +279,17 @@ def test_a_full_disk_refuses_messages_and_leaves_room_for_the_rest() -> None:
         await asyncio.sleep(2)
         assert not log.writable_messages
         refused = 0
+        assert log.takes_records
         for _ in range(100):
             position = log.next_position
             try:
-                log.append([record(bytes(500))], 1)
+                log.append([record(bytes(100))], 1)
             except LogFull:
                 refused += 1
                 assert log.next_position == position
             await settled(log)
         assert 0 < refused < 100
+        assert not log.takes_records
         # What frees space still finds room, and then all goes on.
         log.append([record(b"trim")], 1, freeing=True)
         await settled(log)

@@ -1,0 +1,70 @@
+"""`kourou log`: look at the log of a broker that does not run, and repair it."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from kourou_broker.log.errors import LogError
+from kourou_broker.log.file_medium import FileMedium
+from kourou_broker.log.repair import Report, inspect, repair
+
+app = typer.Typer(no_args_is_help=True, help="Look at the log of a stopped broker, and repair it.")
+
+_DATA = typer.Option(..., "--data", exists=True, file_okay=False, help="The broker's data folder.")
+_MODE = typer.Option(
+    "skip",
+    help="skip: lose the damaged frames and no others. cut: end the log at the first damage, and lose all behind.",
+)
+
+
+@app.command("inspect")
+def inspect_log(data: Path = _DATA) -> None:
+    """Verify the whole log and say what is damaged; nothing is changed."""
+    report = _run(data, inspect)
+    _show(report)
+    raise typer.Exit(0 if report.healthy else 1)
+
+
+@app.command("repair")
+def repair_log(
+    data: Path = _DATA,
+    mode: Literal["skip", "cut"] = _MODE,
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+) -> None:
+    """Make a damaged log start again. What is overwritten is kept in DATA/blobs/damaged-*."""
+    report = _run(data, inspect)
+    _show(report)
+    if report.healthy:
+        return
+    if not yes:
+        typer.confirm(f"Repair it ({mode})?", abort=True)
+    _run(data, lambda medium: repair(medium, mode))
+    typer.echo("Repaired. What was overwritten is kept in " + str(data / "blobs"))
+
+
+def _run(data: Path, work: Callable[[FileMedium], Report]) -> Report:
+    try:
+        if not (data / "identity").exists():
+            raise LogError(f"{data} is not the data folder of a broker")
+        with closing(FileMedium(data)) as medium:
+            return work(medium)
+    except (LogError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _show(report: Report) -> None:
+    typer.echo(
+        f"{report.frames} whole frames in {report.segments} segments, from position {report.first} to {report.end}"
+    )
+    for damage in report.damages:
+        lost = damage.end - damage.position
+        typer.echo(f"DAMAGED: segment {damage.segment}, position {damage.position}, {lost} bytes: {damage.what}")
+    if report.tail:
+        torn = "it had been durable" if report.end < report.durable else "a torn tail, which the next start cuts"
+        typer.echo(f"Behind the end: {report.tail} ({torn})")
+    if report.healthy:
+        typer.echo("The log is healthy.")
