@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from kourou_service.listener import AddressSetting, HostPort
-from kourou_service.settings import ServiceSettings, StringList
+from kourou_service.listener import AddressSetting, HostPort, TargetsSetting
+from kourou_service.settings import ServiceSettings
 
 
 class AdminSettings(ServiceSettings):
     command: ClassVar[str] = "admin serve"
 
     listen: AddressSetting = Field(HostPort("127.0.0.1", 9080), description="Where the service listens, host:port.")
-    namesrv: StringList = Field(
+    namesrv: TargetsSetting = Field(
         ("127.0.0.1:8081",),
         min_length=1,
         description="The NameServers, host:port; a name stands for all its addresses.",
@@ -26,10 +26,3 @@ class AdminSettings(ServiceSettings):
     level_interval_s: float = Field(
         30.0, gt=0, description="How often brokers that missed a change of a topic or group get it, seconds."
     )
-
-    @field_validator("namesrv")
-    @classmethod
-    def _check_namesrv(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
-        for target in targets:
-            HostPort.parse(target)
-        return targets

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
@@ -29,7 +30,11 @@ class Helper:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, context, initializer=_end_with_parent)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, job, *args)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, job, *args)
+        except BrokenProcessPool:
+            self._pool = None  # it was killed, for want of memory perhaps: the next job gets a new one
+            raise
 
     async def fold_to(self, position: int) -> bytes:
         """The snapshot of a log position."""

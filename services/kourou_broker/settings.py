@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from kourou_service.listener import HostPort, Listener, ListenersSetting
-from kourou_service.settings import ServiceSettings, StringList
+from kourou_service.listener import HostPort, Listener, ListenersSetting, TargetsSetting
+from kourou_service.settings import ServiceSettings
 
 _MIB = 1024 * 1024
 _NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$"
@@ -28,7 +28,7 @@ class BrokerSettings(ServiceSettings):
     fallback_listener: str = Field(
         default="local", description="The listener whose addresses are answered when a call does not tell how it came."
     )
-    namesrv: StringList = Field(
+    namesrv: TargetsSetting = Field(
         default=("127.0.0.1:9876",),
         description="NameServers' listeners for brokers, host:port with commas; names are resolved to all addresses.",
     )

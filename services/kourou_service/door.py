@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
+
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.method import ServerStreamMethod, UnaryMethod
-
 from kourou_service.engine import AbortCall, Call, Engine, StatusCode, StreamCall, UnaryCall
 from kourou_service.refusal import Refused
 
@@ -23,9 +23,7 @@ _logger = structlog.stdlib.get_logger(__name__)
 _running: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
-def serve_unary(
-    engine: Engine, method: UnaryMethod[Q, A], handler: Callable[[Q, Call], Awaitable[A]]
-) -> None:
+def serve_unary(engine: Engine, method: UnaryMethod[Q, A], handler: Callable[[Q, Call], Awaitable[A]]) -> None:
     """Registers a handler that may take its time; each call is a task, cancelled with the call."""
 
     async def answer(request: bytes, call: UnaryCall) -> None:
@@ -42,9 +40,13 @@ def serve_unary(
         task = asyncio.get_running_loop().create_task(answer(request, call))
         _running.add(task)
         task.add_done_callback(_running.discard)
-        call.on_cancel(task.cancel)
+        call.on_cancel(lambda: _cancel(task))
 
     engine.unary(method.path, start)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
 
 
 def serve_stream(

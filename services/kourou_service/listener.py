@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, cast
 
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
-from kourou_service.settings import split_commas
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou_service.settings import StringList, split_commas
 
 DEFAULT_NAME = "local"
 MAX_NAME_CHARS = 32
@@ -103,6 +103,14 @@ def _parse_address(value: object) -> object:
     return HostPort.parse(value) if isinstance(value, str) else value
 
 
+def _check_targets(targets: tuple[str, ...]) -> tuple[str, ...]:
+    for target in targets:
+        HostPort.parse(target)
+    return targets
+
+
+TargetsSetting = Annotated[StringList, AfterValidator(_check_targets)]
+"""Addresses "host:port" of others, as they are given: names are resolved again and again."""
 ListenersSetting = Annotated[tuple[Listener, ...], NoDecode, BeforeValidator(_parse_listeners)]
 AddressSetting = Annotated[HostPort, NoDecode, BeforeValidator(_parse_address)]
 

@@ -1,13 +1,13 @@
 """BrokerAdmin: what the admin service asks of this broker."""
 
 import asyncio
-from collections.abc import Iterator
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou_broker.operations.clients import Client, Clients
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries
+from kourou_broker.operations.errors import group_not_found
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.search import Search
@@ -118,25 +118,32 @@ class AdministeringDoor:
     ) -> broker_pb2.DescribeQueuesResponse:
         topics = [self._definitions.topic(request.topic)] if request.HasField("topic") else self._state.topics.values()
         group = self._existing_group(request.group) if request.HasField("group") else None
+        readers = self._readers()
         response = broker_pb2.DescribeQueuesResponse(status=OK)
         for topic in topics:
-            for queue in topic.queues:
-                described = self._queue(queue, list(self._progress_of(queue, group)))
-                if described.progress or group is None:
-                    response.queues.append(described)
+            groups = [reader for reader in readers.get(topic.id, ()) if group is None or reader is group]
+            if groups or group is None:
+                response.queues.extend(self._queue(queue, groups) for queue in topic.queues)
         return response
 
     def _existing_group(self, resource: definition_pb2.Resource) -> Group:
-        group = self._state.groups.get(name_of(resource))
-        return group if group is not None else self._definitions.group(resource)
+        """Unlike consumers, operators make no group by naming it."""
+        name = name_of(resource)
+        group = self._state.groups.get(name)
+        if group is None:
+            raise group_not_found(name)
+        return group
 
-    def _progress_of(self, queue: Queue, group: Group | None) -> Iterator[tuple[Group, Progress]]:
-        for candidate in [group] if group is not None else self._state.groups.values():
-            progress = self._state.progress.get((candidate.id, queue.topic.id, queue.id))
-            if progress is not None:
-                yield candidate, progress
+    def _readers(self) -> dict[int, list[Group]]:
+        """The groups that have progress in any queue of a topic, by the topic's id."""
+        pairs = sorted({(topic, group) for group, topic, _queue in self._state.progress})
+        readers: dict[int, list[Group]] = {}
+        for topic, group in pairs:
+            readers.setdefault(topic, []).append(self._state.groups_by_id[group])
+        return readers
 
-    def _queue(self, queue: Queue, read_by: list[tuple[Group, Progress]]) -> broker_pb2.Queue:
+    def _queue(self, queue: Queue, groups: list[Group]) -> broker_pb2.Queue:
+        read_by = [(group, self._progress(group, queue)) for group in groups]
         return broker_pb2.Queue(
             topic=queue.topic.name.resource(),
             id=queue.id,
@@ -153,6 +160,11 @@ class AdministeringDoor:
                 for group, progress in read_by
             ],
         )
+
+    def _progress(self, group: Group, queue: Queue) -> Progress:
+        """Of a queue that the group has not read yet it is that of the start."""
+        key = (group.id, queue.topic.id, queue.id)
+        return self._state.progress.get(key) or Progress(*key, queue.first_offset)
 
     async def _reset_offset(self, request: broker_pb2.ResetOffsetRequest, call: Call) -> broker_pb2.ResetOffsetResponse:
         group = self._existing_group(request.group)
