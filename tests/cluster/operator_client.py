@@ -106,3 +106,22 @@ class Operator:
         """Who owns which queue, by broker and queue."""
         return {queue: progress.owner_client_id for queue, progress in (await self.progress(group, topic)).items()}
 
+    async def set_permission(self, broker: str, permission: v2.Permission) -> None:
+        request = admin_pb2.SetBrokerPermissionRequest(broker=broker, permission=permission)
+        await self.ask_admin(admin_rpc.SET_BROKER_PERMISSION, request)
+
+    async def describe(self, broker: str) -> broker_pb2.DescribeBrokerResponse:
+        return await self.ask(broker, broker_rpc.DESCRIBE_BROKER, broker_pb2.DescribeBrokerRequest())
+
+    async def send_straight(self, broker: str, topic: str) -> None:
+        """One message to this broker, whatever the route says; the topic is made there. Raises KourouError."""
+        definition = record_pb2.Topic(
+            name=v2.Resource(name=topic), type=v2.NORMAL, queues=1, permission=v2.READ_WRITE, version=1, changed_ms=1
+        )
+        await self.ask(broker, broker_rpc.PUT_TOPIC, broker_pb2.PutTopicRequest(topic=definition))
+        message = v2.Message(
+            topic=v2.Resource(name=topic),
+            system_properties=v2.SystemProperties(message_id="0" * 32, message_type=v2.NORMAL),
+            body=b"x",
+        )
+        await self.ask(broker, service_rpc.SEND_MESSAGE, service_pb2.SendMessageRequest(messages=[message]))
