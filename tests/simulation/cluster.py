@@ -127,6 +127,8 @@ class Shard:
         """Cleanly: everything is on the disk."""
         assert self.core is not None
         process = self.process
+        if self.doors is not None:
+            await process.start(self.doors.stop(5.0))
         await process.start(self.core.close())
         if process.alive:
             self._gone(process)

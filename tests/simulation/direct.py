@@ -103,6 +103,7 @@ class DirectEngine:
         self._unary: dict[str, UnaryHandler] = {}
         self._streams: dict[str, StreamHandler] = {}
         self._running: dict[DirectCall, None] = {}
+        self._stopping = False
         process.on_kill(self._killed)
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
@@ -118,7 +119,17 @@ class DirectEngine:
 
     async def start(self) -> None: ...
 
-    async def stop(self, grace_s: float) -> None: ...
+    async def stop(self, grace_s: float) -> None:
+        """Streams end at once, as if grace_s had passed; other calls are answered first."""
+        self._stopping = True
+        for call in self._running:
+            if call.task is not None and not call.ended.done():
+                call.cancelled = True
+                call.task.cancel()
+                call.ended.set_exception(BrokerDown())
+        unary = [call.ended for call in self._running if call.task is None and not call.ended.done()]
+        if unary:
+            await asyncio.wait(unary, timeout=grace_s)
 
     # The clients' side.
 
@@ -166,7 +177,7 @@ class DirectEngine:
         return call
 
     def _begin(self, path: str, metadata: Mapping[str, str | bytes], timeout_s: float | None) -> DirectCall:
-        if not self._process.alive:
+        if self._stopping or not self._process.alive:
             raise BrokerDown
         call = DirectCall(path, metadata, timeout_s)
         self._running[call] = None

@@ -135,7 +135,7 @@ def facts(state: State) -> dict[str, Any]:
 async def run(seed: int) -> Counter[str]:
     """One seed: some seconds of life with crashes, then peace, and the audit."""
     rng = random.Random(seed)
-    lasts_s = rng.choice((3.0, 6.0, 10.0))
+    lasts_s = rng.choice((2.0, 4.0, 7.0))
     settings = small_settings(
         auto_create_groups=True,
         retention_interval_s=1.0,
