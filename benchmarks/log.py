@@ -1,6 +1,6 @@
 """What the log costs: frames and bytes a second beside a raw fdatasync of the same sizes, loop time a frame, recovery.
 
-    python benchmarks/log.py [--data FOLDER] [--seconds 3] [--recovery-gb 2]
+python benchmarks/log.py [--data FOLDER] [--seconds 3] [--recovery-gb 2]
 """
 
 import argparse
@@ -102,7 +102,7 @@ async def loop_time(folder: Path, messages: int, frames: int) -> tuple[float, fl
             start = time.perf_counter()
             opened.log.append([Section(1, 1, 1, number % 8, number * messages, messages, payload)], number)
             took.append(time.perf_counter() - start)
-        while opened.log.pending_bytes:
+        while opened.log.pending_bytes:  # noqa: ASYNC110
             await asyncio.sleep(0.0005)
     await opened.close()
     return statistics.median(idle), statistics.median(busy)
@@ -116,7 +116,7 @@ async def recovery(folder: Path, gigabytes: float, messages: int) -> None:
     while opened.log.next_position < gigabytes * 1e9:
         opened.log.append([Section(1, 1, 1, frames % 8, frames * messages, messages, payload)], frames)
         frames += 1
-        while opened.log.pending_bytes > MAX_PENDING_BYTES:
+        while opened.log.pending_bytes > MAX_PENDING_BYTES:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     await opened.close()
     for what in ("with indexes", "indexes deleted"):
@@ -164,7 +164,7 @@ async def main(data: Path | None, seconds: float, gigabytes: float) -> None:
             idle, busy = await loop_time(root / f"call-{messages}", messages, 500)
             print(f"                  append() itself: {idle * 1e6:.0f} us (worker idle), {busy * 1e6:.0f} us (busy)")
             shutil.rmtree(root)
-            root.mkdir()
+            root.mkdir()  # noqa: ASYNC240
         for messages in (1, 20):
             await recovery(root / f"recovery-{messages}", gigabytes, messages)
     finally:

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import typer
 
 from kourou_broker.log.errors import LogError
 from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.repair import Report, inspect, repair
+from kourou_broker.state import fold
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="Look at the log of a stopped broker, and repair it.")
 
@@ -42,10 +45,21 @@ def repair_log(
     if not yes:
         typer.confirm(f"Repair it ({mode})?", abort=True)
     _run(data, lambda medium: repair(medium, mode))
+    for name in _run(data, _drop_snapshots_beyond_the_end):
+        typer.echo(f"Dropped {name}: it stood beyond what is left of the log.")
     typer.echo("Repaired. What was overwritten is kept in " + str(data / "blobs"))
 
 
-def _run(data: Path, work: Callable[[FileMedium], Report]) -> Report:
+def _drop_snapshots_beyond_the_end(medium: FileMedium) -> list[str]:
+    """A log that ends before its snapshot would be refused at the start."""
+    end = inspect(medium).end
+    names = [fold.snapshot_name(position) for position in fold.snapshots(medium) if position > end]
+    for name in names:
+        medium.drop_blob(name)
+    return names
+
+
+def _run(data: Path, work: Callable[[FileMedium], T]) -> T:
     try:
         if not (data / "identity").exists():
             raise LogError(f"{data} is not the data folder of a broker")

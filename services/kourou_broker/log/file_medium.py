@@ -15,6 +15,7 @@ import fcntl
 import mmap
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from errno import EIO, EROFS
@@ -24,7 +25,7 @@ from threading import Lock
 from kourou_broker.log.errors import DataLocked
 from kourou_broker.log.medium import Bytes, SegmentFile, segment_name
 
-_ZEROS = bytes(4 << 20)
+_ZEROS = bytes(2 << 20)
 _MAX_BUFFERS = 1024  # of one pwritev (IOV_MAX)
 _MAX_READ_FILES = 64
 
@@ -43,7 +44,7 @@ class FileMedium:
         self._blobs = folder / "blobs"
         self._write_files: dict[int, int] = {}
         self._read_files: dict[int, int] = {}
-        self._reading = Lock()
+        self._opening = Lock()
         self._spares_changing = Lock()
         self._spares: dict[Path, int] = {}
         self._spares_made = 0
@@ -117,7 +118,7 @@ class FileMedium:
         os.fdatasync(self._write_file(base))
 
     def read(self, base: int, offset: int, size_bytes: int) -> bytes:
-        with self._reading:
+        with self._opening:
             file = self._read_files.pop(base, None)
             if file is None:
                 file = os.open(self._path(base), os.O_RDONLY)
@@ -183,14 +184,15 @@ class FileMedium:
         file = self._write_files.get(base)
         if file is None:
             self._refuse_if_read_only()
-            # Writing goes upwards: what lies two segments back is not written to again.
-            while len(self._write_files) > 1:
-                os.close(self._write_files.pop(min(self._write_files)))
-            file = self._write_files[base] = os.open(self._path(base), os.O_RDWR)
+            with self._opening:
+                # Writing goes upwards: what lies two segments back is hardly written to again.
+                while len(self._write_files) > 1:
+                    os.close(self._write_files.pop(min(self._write_files)))
+                file = self._write_files[base] = os.open(self._path(base), os.O_RDWR)
         return file
 
     def _let_go(self, base: int) -> None:
-        with self._reading:
+        with self._opening:
             for files in (self._write_files, self._read_files):
                 if base in files:
                     os.close(files.pop(base))
@@ -246,9 +248,11 @@ def _write_zeros(path: Path, size_bytes: int) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         for offset in range(0, size_bytes, len(_ZEROS)):
+            # In steps, and never more than half of the time, so that commits do not queue behind one long flush.
+            started_s = time.monotonic()
             _write_all(file, memoryview(_ZEROS)[: size_bytes - offset], offset)
-            # In steps, so that the commits meanwhile do not queue behind one long flush.
             os.fdatasync(file)
+            time.sleep(time.monotonic() - started_s)
         os.fsync(file)
     finally:
         os.close(file)

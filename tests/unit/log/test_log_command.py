@@ -38,6 +38,17 @@ async def test_inspect_and_repair(tmp_path: Path) -> None:
     assert "healthy" in cli.invoke(app, ["inspect", "--data", str(tmp_path)]).output
 
 
+async def test_a_cut_takes_the_snapshots_behind_it_along(tmp_path: Path) -> None:
+    await _make_log(tmp_path)
+    (tmp_path / "blobs" / f"snapshot-{100:016x}").write_bytes(b"")
+    (tmp_path / "blobs" / f"snapshot-{9000:016x}").write_bytes(b"")
+    segment = sorted((tmp_path / "segments").glob("*.segment"))[1]
+    segment.write_bytes(b"?" + segment.read_bytes()[1:])
+    result = CliRunner().invoke(app, ["repair", "--data", str(tmp_path), "--mode", "cut", "--yes"])
+    assert f"Dropped snapshot-{9000:016x}" in result.output
+    assert [path.name for path in (tmp_path / "blobs").glob("snapshot-*")] == [f"snapshot-{100:016x}"]
+
+
 async def test_a_folder_in_use_or_of_something_else(tmp_path: Path) -> None:
     cli = CliRunner()
     result = cli.invoke(app, ["inspect", "--data", str(tmp_path)])
