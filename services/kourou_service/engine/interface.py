@@ -118,7 +118,10 @@ class StreamCall(Call, Protocol):
         ...
 
     async def send(self, response: bytes) -> None:
-        """Returns when the transport can take the next message, so a slow reader slows the handler down."""
+        """Returns when there is room for the next message, so a slow reader slows the handler down.
+
+        Raises CancelledError when the client is gone.
+        """
         ...
 
     def set_trailing(self, metadata: Metadata) -> None:

@@ -45,8 +45,8 @@ class Listener:
         self._queue = queue
         self._routes = routes
         self._name = name
-        self._server = new_server(channel_args(options), queue)
-        port = add_port(self._server, address, credentials)
+        self.server = new_server(channel_args(options), queue)
+        port = add_port(self.server, address, credentials)
         if port == 0:
             raise OSError(f"cannot listen on {address}")
         self.address = bound_address(address, port)
@@ -54,22 +54,16 @@ class Listener:
         self.stopped = asyncio.Event()
 
     def start(self) -> None:
-        self._server.start()
+        self.server.start()
         for _ in range(OUTSTANDING_REQUESTS):
             self._request_call()
 
     def stop(self) -> None:
         self._stopping = True
-        self._server.shutdown(self._queue, lambda _event: self.stopped.set())
-
-    def cancel_all_calls(self) -> None:
-        self._server.cancel_all_calls()
-
-    def destroy(self) -> None:
-        self._server.destroy()
+        self.server.shutdown(self._queue, lambda _event: self.stopped.set())
 
     def _request_call(self) -> None:
-        self._server.request_call(self._queue, self._queue, self._accept)
+        self.server.request_call(self._queue, self._queue, self._accept)
 
     def _accept(self, event: RequestCallEvent) -> None:
         if not event.success:  # what was outstanding at the stop comes back so
@@ -78,7 +72,8 @@ class Listener:
             self._request_call()
         route = self._routes.get(event.call_details.method)
         if route is None:
-            refuse(event.call, StatusCode.UNIMPLEMENTED, f"unknown method {event.call_details.method.decode()}")
+            path = event.call_details.method.decode(errors="replace")
+            refuse(event.call, StatusCode.UNIMPLEMENTED, f"unknown method {path}")
         else:
             route.accept(event, self._name)
 
@@ -115,7 +110,8 @@ class QueueEngine:
     async def start(self) -> None:
         if self._pump is not None or not self._listeners:
             raise RuntimeError("the engine was started before, or has no listener")
-        self._pump = QueuePump(self._queue, asyncio.get_running_loop())
+        servers = [listener.server for listener in self._listeners]
+        self._pump = QueuePump(self._queue, servers, asyncio.get_running_loop())
         for listener in self._listeners:
             listener.start()
         self._pump.start()
@@ -134,7 +130,7 @@ class QueueEngine:
             listener.stop()
         if not await self._all_ended(grace_s):
             for listener in self._listeners:
-                listener.cancel_all_calls()
+                listener.server.cancel_all_calls()
             for call in tuple(self._calls):
                 call.release()
             if not await self._all_ended(CANCEL_TIMEOUT_S):
@@ -142,7 +138,7 @@ class QueueEngine:
                 log.error("%d streams did not end when they were cancelled", len(self._tasks))
                 return
         for listener in self._listeners:
-            listener.destroy()
+            listener.server.destroy()
         self._queue.shutdown()
         await self._pump.ended()
 

@@ -12,9 +12,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from kourou_service.engine.private_api import COMPLETE, SHUT_DOWN, TIMED_OUT, BatchEvent, CompletionQueue
+from kourou_service.engine.private_api import COMPLETE, SHUT_DOWN, TIMED_OUT, BatchEvent, CompletionQueue, Server
 
 TURN_BUDGET_S = 0.002
 POLL_TIMEOUT_S = 5.0
@@ -23,10 +23,14 @@ log = logging.getLogger(__name__)
 
 
 class QueuePump:
-    """Calls `event.tag(event)` on the loop for every event of `queue`."""
+    """Calls `event.tag(event)` on the loop for every event of `queue`.
 
-    def __init__(self, queue: CompletionQueue, loop: asyncio.AbstractEventLoop) -> None:
+    `servers` are only held: they must not be freed while the thread runs, not even if the engine is.
+    """
+
+    def __init__(self, queue: CompletionQueue, servers: Sequence[Server], loop: asyncio.AbstractEventLoop) -> None:
         self._queue = queue
+        self._servers = servers
         self._loop = loop
         self._first: BatchEvent | None = None
         self._drained = threading.Lock()  # held while the loop has the queue, or the thread waits for it

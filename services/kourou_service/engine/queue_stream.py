@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 
 from kourou_service.engine.interface import AbortCall, Metadata, StatusCode, StreamHandler
 from kourou_service.engine.private_api import (
@@ -24,6 +25,10 @@ from kourou_service.engine.queue_call import (
     status_number,
 )
 from kourou_service.engine.status import MAX_DETAILS_CHARS, require_legal
+
+MAX_UNSENT_BYTES = 64 * 1024
+"""So much may wait behind the message under way: a handler that sends several small ones is not woken for each."""
+MESSAGE_OVERHEAD_BYTES = 64
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +68,11 @@ class QueueStreamCall(QueueCall):
         "_reader",
         "_receiving",
         "_sending",
-        "_status",
         "_task",
         "_trailing",
+        "_unsent",
+        "_unsent_bytes",
+        "_wake_writer_below_bytes",
         "_writer",
         "cancelled",
     )
@@ -81,8 +88,10 @@ class QueueStreamCall(QueueCall):
         self._sending = False
         self._metadata_sent = False
         self._writer: asyncio.Future[None] | None = None
+        self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._wake_writer_below_bytes = 0
         self._trailing: Metadata = ()
-        self._status: tuple[StatusCode, str] | None = None
         self.cancelled = False
 
     @property
@@ -96,18 +105,21 @@ class QueueStreamCall(QueueCall):
         self._start_receiving()  # so the first message is often there when the handler asks
 
     async def run(self, handler: StreamHandler) -> None:
+        status, details = StatusCode.OK, ""
         try:
             await handler(self)
         except AbortCall as abort:
-            self._end(abort.code, abort.details)
+            status, details = abort.code, abort.details
         except asyncio.CancelledError:
-            self._end(StatusCode.CANCELLED, "cancelled by the server")
-            raise
+            if self.cancelled:
+                raise
+            status, details = StatusCode.CANCELLED, "cancelled by the server"
         except Exception:
             log.exception("the handler of %s failed", self.method)
-            self._end(StatusCode.INTERNAL, "internal error")
-        else:
-            self._end(StatusCode.OK, "")
+            status, details = StatusCode.INTERNAL, "internal error"
+        try:
+            await self._unsent_below(0)
+            self._send_status(status, details)
         finally:
             self._task = None
 
@@ -128,20 +140,15 @@ class QueueStreamCall(QueueCall):
     async def send(self, response: bytes) -> None:
         if self._writer is not None:
             raise RuntimeError(f"{self.method}: a send is under way")
-        while self._sending:
-            self._writer = asyncio.get_running_loop().create_future()
-            try:
-                await self._writer
-            finally:
-                self._writer = None
         if self._core is None:
             raise asyncio.CancelledError(f"{self.method}: the client is gone")
-        operations: tuple[Operation, ...] = (send_message(response, NO_FLAGS),)
-        if not self._metadata_sent:
-            operations = (send_initial_metadata((), NO_FLAGS), *operations)
-        self._core.start_server_batch(operations, self._sent)
-        self._metadata_sent = True
-        self._sending = True
+        if not self._sending:
+            self._start_sending(response)
+            return
+        self._unsent.append(response)
+        self._unsent_bytes += len(response) + MESSAGE_OVERHEAD_BYTES
+        if self._unsent_bytes > MAX_UNSENT_BYTES:
+            await self._unsent_below(MAX_UNSENT_BYTES)
 
     def set_trailing(self, metadata: Metadata) -> None:
         require_legal(metadata)
@@ -159,23 +166,40 @@ class QueueStreamCall(QueueCall):
         self._half_closed = self._message is None
         _wake(self._reader)
 
+    def _start_sending(self, message: bytes) -> None:
+        assert self._core is not None
+        operations: list[Operation] = [] if self._metadata_sent else [send_initial_metadata((), NO_FLAGS)]
+        operations.append(send_message(message, NO_FLAGS))
+        self._core.start_server_batch(operations, self._sent)
+        self._metadata_sent = True
+        self._sending = True
+
     def _sent(self, _event: BatchEvent) -> None:
         self._sending = False
-        if self._status is not None:
-            self._send_status(*self._status)
-        _wake(self._writer)
+        if self._unsent and self._core is not None:
+            message = self._unsent.popleft()
+            self._unsent_bytes -= len(message) + MESSAGE_OVERHEAD_BYTES
+            self._start_sending(message)
+        if not self._sending or self._unsent_bytes < self._wake_writer_below_bytes:
+            _wake(self._writer)
+
+    async def _unsent_below(self, size_bytes: int) -> None:
+        """Waits until less than that is unsent; 0: until nothing is, nor under way."""
+        self._wake_writer_below_bytes = size_bytes
+        while self._sending and not self._unsent_bytes < size_bytes:
+            self._writer = asyncio.get_running_loop().create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
 
     def _closed(self, event: BatchEvent) -> None:
         if event.batch_operations[0].cancelled() and self._core is not None:
             self.cancelled = True
             self._core = None
+            self._unsent.clear()
             if self._task is not None:
                 self._task.cancel()
-
-    def _end(self, code: StatusCode, details: str) -> None:
-        self._status = (code, details)
-        if not self._sending:  # else the status follows when the last message has gone
-            self._send_status(code, details)
 
     def _send_status(self, code: StatusCode, details: str) -> None:
         if self._core is None:
