@@ -1,5 +1,6 @@
 """Topics, groups and the broker's own permission: kept in the log, changed by version."""
 
+import math
 from collections.abc import Callable
 
 from kourou.names import dead_letter_topic, group_fault, namespace_fault, topic_fault
@@ -17,6 +18,7 @@ MAX_QUEUES = 1024
 MAX_TOPICS = 100_000
 MAX_GROUPS = 100_000
 MAX_ATTEMPTS = 1000
+MAX_BACKOFF_MS = 12 * 3_600_000
 
 
 class Definitions:
@@ -86,6 +88,8 @@ class Definitions:
         current = known.definition if known is not None else self._state.topic_tombstones.get(name)
         if current is not None and current.version >= definition.version:
             return current
+        if fault := topic_fault(name.name) or namespace_fault(name.namespace):
+            raise Refused(definition_pb2.ILLEGAL_TOPIC, fault)
         stored = record_pb2.Topic()
         stored.CopyFrom(definition)
         if not stored.deleted:
@@ -97,9 +101,6 @@ class Definitions:
         return stored
 
     def _check_topic(self, definition: record_pb2.Topic, known: Topic | None) -> None:
-        fault = topic_fault(definition.name.name) or namespace_fault(definition.name.resource_namespace)
-        if fault:
-            raise Refused(definition_pb2.ILLEGAL_TOPIC, fault)
         if definition.type != definition_pb2.NORMAL:
             raise Refused(definition_pb2.UNSUPPORTED, "only topics of type NORMAL are supported yet")
         if not 1 <= definition.queues <= MAX_QUEUES:
@@ -118,6 +119,8 @@ class Definitions:
         current = known.definition if known is not None else self._state.group_tombstones.get(name)
         if current is not None and current.version >= definition.version:
             return current
+        if fault := group_fault(name.name) or namespace_fault(name.namespace):
+            raise Refused(definition_pb2.ILLEGAL_CONSUMER_GROUP, fault)
         stored = record_pb2.Group()
         stored.CopyFrom(definition)
         if not stored.deleted:
@@ -129,17 +132,17 @@ class Definitions:
         return stored
 
     def _check_group(self, definition: record_pb2.Group, known: Group | None) -> None:
-        fault = group_fault(definition.name.name) or namespace_fault(definition.name.resource_namespace)
-        if fault:
-            raise Refused(definition_pb2.ILLEGAL_CONSUMER_GROUP, fault)
         if not definition.retry.max_attempts:
             definition.retry.max_attempts = DEFAULT_MAX_ATTEMPTS
         if not 1 <= definition.retry.max_attempts <= MAX_ATTEMPTS:
             raise Refused(definition_pb2.BAD_REQUEST, f"max attempts must be 1 to {MAX_ATTEMPTS}")
         if definition.retry.WhichOneof("strategy") is None:
             definition.retry.MergeFrom(default_retry(definition.retry.max_attempts))
+        _check_backoff(definition.retry)
         definition.order = definition.order or record_pb2.ORDER_CONCURRENT
         definition.assignment = definition.assignment or record_pb2.ASSIGNMENT_EXCLUSIVE
+        if definition.order not in _ORDERS or definition.assignment not in _ASSIGNMENTS:
+            raise Refused(definition_pb2.BAD_REQUEST, "unknown order or assignment of a group")
         if known is None and len(self._state.groups) >= MAX_GROUPS:
             raise Refused(definition_pb2.TOO_MANY_REQUESTS, f"the broker holds {MAX_GROUPS} groups, its limit")
 
@@ -154,6 +157,20 @@ class Definitions:
         self.on_topic(Name("", ""))
 
 
+def _check_backoff(retry: definition_pb2.RetryPolicy) -> None:
+    """Raises Refused for waits below zero or over the limit, a multiplier that is no number, or too many steps."""
+    exponential, steps = retry.exponential_backoff, retry.customized_backoff.next
+    waits = (exponential.initial, exponential.max, *steps)
+    if len(steps) > MAX_ATTEMPTS or not all(0 <= wait.ToMilliseconds() <= MAX_BACKOFF_MS for wait in waits):
+        raise Refused(
+            definition_pb2.BAD_REQUEST, f"a backoff has at most {MAX_ATTEMPTS} steps of 0 to {MAX_BACKOFF_MS} ms"
+        )
+    if retry.HasField("exponential_backoff") and not 0 < exponential.multiplier < math.inf:
+        raise Refused(definition_pb2.BAD_REQUEST, f"a backoff cannot be multiplied by {exponential.multiplier}")
+
+
+_ORDERS = frozenset((record_pb2.ORDER_CONCURRENT, record_pb2.ORDER_FIFO))
+_ASSIGNMENTS = frozenset((record_pb2.ASSIGNMENT_EXCLUSIVE, record_pb2.ASSIGNMENT_SHARED))
 _PERMISSIONS = frozenset((definition_pb2.NONE, definition_pb2.READ, definition_pb2.WRITE, definition_pb2.READ_WRITE))
 _READABLE = frozenset((definition_pb2.READ, definition_pb2.READ_WRITE))
 _WRITABLE = frozenset((definition_pb2.WRITE, definition_pb2.READ_WRITE))

@@ -38,8 +38,6 @@ class Deliveries:
 
     async def receive(self, group: Group, topic: Topic, client: Client, poll: Poll, wait_s: float) -> list[Delivery]:
         """Up to batch_size messages; empty when none came within wait_s."""
-        if poll.queue is not None and poll.queue >= len(topic.queues):
-            raise Refused(definition_pb2.BAD_REQUEST, f"topic {topic.name} has no queue {poll.queue} on this broker")
         subscription = self._subscription(group, topic)
         owners = self._owners_of(group, topic)
         if owners is None or not client.is_push_consumer:

@@ -36,6 +36,8 @@ def compile_filter(expression: definition_pb2.FilterExpression) -> TagFilter:
             definition_pb2.ILLEGAL_FILTER_EXPRESSION,
             "SQL filters are not supported yet: filter by tags, as in 'a || b'",
         )
+    if expression.type not in (definition_pb2.TAG, definition_pb2.FILTER_TYPE_UNSPECIFIED):
+        raise Refused(definition_pb2.ILLEGAL_FILTER_EXPRESSION, f"unknown filter type {expression.type}")
     return _compile(expression.expression)
 
 

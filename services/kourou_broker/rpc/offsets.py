@@ -29,16 +29,16 @@ class OffsetsDoor:
         serve_unary(engine, service_rpc.QUERY_OFFSET, self._query)
 
     async def _update(self, request: service_pb2.UpdateOffsetRequest, call: Call) -> service_pb2.UpdateOffsetResponse:
-        group = self._definitions.group(request.group)
         queue = self._queue(request.message_queue, call)
+        group = self._definitions.group(request.group)
         self._offsets.set(group, queue, request.offset)
         self._deliveries.offsets_set(group, queue.topic)
         await self._journal.durable()
         return service_pb2.UpdateOffsetResponse(status=OK)
 
     async def _get(self, request: service_pb2.GetOffsetRequest, call: Call) -> service_pb2.GetOffsetResponse:
-        group = self._definitions.group(request.group)
         queue = self._queue(request.message_queue, call)
+        group = self._definitions.group(request.group)
         offset = self._offsets.committed(group, queue)
         if offset is None:
             raise Refused(
@@ -52,6 +52,8 @@ class OffsetsDoor:
             offset = queue.first_offset
         elif request.query_offset_policy == definition_pb2.QueryOffsetPolicy.END:
             offset = queue.next_offset
+        elif request.query_offset_policy != definition_pb2.QueryOffsetPolicy.TIMESTAMP:
+            raise Refused(definition_pb2.BAD_REQUEST, f"unknown offset policy {request.query_offset_policy}")
         elif not request.HasField("timestamp"):
             raise Refused(definition_pb2.BAD_REQUEST, "the query by time names no timestamp")
         else:

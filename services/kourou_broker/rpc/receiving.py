@@ -18,6 +18,7 @@ from kourou_service.refusal import Refused
 
 MAX_BATCH = 1024
 MAX_POLL_S = 60.0
+MAX_ATTEMPT_ID_LENGTH = 255
 _DEFAULT_POLL_S = 20.0
 _ANSWER_MARGIN_S = 0.5
 """An answer leaves so long before the client's deadline, or after nine tenths of a short one."""
@@ -53,9 +54,8 @@ class ReceivingDoor:
 
     async def _receive(self, request: service_pb2.ReceiveMessageRequest, call: StreamCall) -> None:
         client = self._clients.touch(client_id(call), call)
-        group = self._definitions.group(request.group)
         topic = self._readable(request.message_queue.topic)
-        self._clients.join(client, consumer_type(client, request.auto_renew), group.name, topic.name)
+        queue = queue_of(topic, request.message_queue.id).id if request.message_queue.id >= 0 else None
         invisible_ms = self._deliveries.invisible_ms(
             request.invisible_duration.ToMilliseconds() if request.HasField("invisible_duration") else None
         )
@@ -65,10 +65,13 @@ class ReceivingDoor:
             batch_size(request.batch_size),
             invisible_ms,
             request.auto_renew,
-            request.attempt_id,
-            request.message_queue.id if request.message_queue.id >= 0 else None,
+            _attempt_id(request.attempt_id),
+            queue,
         )
         wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
+        # a member is only who asks for what can be had: members move the others' queues
+        group = self._definitions.group(request.group)
+        self._clients.join(client, consumer_type(client, request.auto_renew), group.name, topic.name)
         deliveries = await self._deliveries.receive(group, topic, client, poll, wait_s)
         if not deliveries:
             await call.send(_RECEIVED_NOTHING)
@@ -124,6 +127,12 @@ def batch_size(asked: int) -> int:
     if asked < 1:
         raise Refused(definition_pb2.BAD_REQUEST, f"the batch size must be at least 1, not {asked}")
     return min(asked, MAX_BATCH)
+
+
+def _attempt_id(asked: str) -> str:
+    if len(asked) > MAX_ATTEMPT_ID_LENGTH:
+        raise Refused(definition_pb2.BAD_REQUEST, f"the attempt id is over {MAX_ATTEMPT_ID_LENGTH} characters long")
+    return asked
 
 
 def _wait_s(asked: duration_pb2.Duration | None, call: Call) -> float:
