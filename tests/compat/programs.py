@@ -1,0 +1,192 @@
+"""Programs with the official client, unchanged, each run as a process of its own: its protocol buffers and ours have
+the same names. programs.py NAME ENDPOINTS, with the keyword arguments as JSON on standard input; writes its result as
+one line of JSON."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rocketmq import (
+    ClientConfiguration,
+    ConsumeResult,
+    Credentials,
+    FilterExpression,
+    Message,
+    MessageListener,
+    Producer,
+    PushConsumer,
+    SimpleConsumer,
+)
+
+AWAIT_S = 1
+"""How long a poll waits."""
+
+
+def configuration(endpoints: str) -> ClientConfiguration:
+    return ClientConfiguration(endpoints, Credentials())
+
+
+def message(topic: str, body: bytes, **fields: Any) -> Message:
+    made = Message()
+    made.topic = topic
+    made.body = body
+    properties = fields.pop("properties", {})
+    for name, value in fields.items():
+        setattr(made, name, value)
+    for name, value in properties.items():
+        made.add_property(name, value)
+    return made
+
+
+def seen(received: Message) -> dict[str, Any]:
+    return {
+        "topic": received.topic,
+        "body": received.body.hex(),
+        "id": received.message_id,
+        "tag": received.tag,
+        "keys": sorted(received.keys),
+        "properties": received.properties,
+        "attempt": received.delivery_attempt,
+        "corrupted": received.corrupted,
+    }
+
+
+def send(endpoints: str, topic: str, messages: list[dict[str, Any]], asynchronously: bool = False) -> list[str]:
+    """The message ids."""
+    producer = Producer(configuration(endpoints), [topic])
+    producer.startup()
+    try:
+        made = [message(topic, bytes.fromhex(fields.pop("body")), **fields) for fields in messages]
+        if asynchronously:
+            return [future.result(10).message_id for future in [producer.send_async(each) for each in made]]
+        return [producer.send(each).message_id for each in made]
+    finally:
+        producer.shutdown()
+
+
+def send_failing(endpoints: str, topic: str, kind: str) -> str:
+    """What the user sees of a send that cannot be."""
+    producer = Producer(configuration(endpoints), None)
+    producer.startup()
+    fields = {
+        "normal": {},
+        "fifo": {"message_group": "g"},
+        "delay": {"delivery_timestamp": int(time.time()) + 60},
+        "large": {},
+    }[kind]
+    body = bytes(4 * 1024 * 1024 + 1) if kind == "large" else b"x"
+    try:
+        producer.send(message(topic, body, **fields))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        producer.shutdown()
+    return "was sent"
+
+
+def receive(
+    endpoints: str, group: str, topic: str, count: int, expression: str = "*", patience: int = 8
+) -> list[dict[str, Any]]:
+    """Until so many came, or for that many polls in a row none."""
+    consumer = SimpleConsumer(
+        configuration(endpoints), group, {topic: FilterExpression(expression)}, await_duration=AWAIT_S
+    )
+    consumer.startup()
+    received: list[dict[str, Any]] = []
+    empty = 0
+    try:
+        while len(received) < count and empty < patience:
+            batch = consumer.receive(32, 30)
+            empty = 0 if batch else empty + 1
+            for each in batch:
+                received.append(seen(each))
+                consumer.ack(each)
+    finally:
+        consumer.shutdown()
+    return received
+
+
+def change_invisible_duration(endpoints: str, group: str, topic: str) -> dict[str, Any]:
+    """Of one message: it is given back, comes again, is kept away, and is acknowledged by its newest handle."""
+    consumer = SimpleConsumer(configuration(endpoints), group, {topic: FilterExpression()}, await_duration=AWAIT_S)
+    consumer.startup()
+
+    def next_one() -> Message:
+        for _ in range(8):
+            if batch := consumer.receive(1, 30):
+                return batch[0]
+        raise AssertionError("nothing came")
+
+    try:
+        first = next_one()
+        stale = first.receipt_handle
+        consumer.change_invisible_duration(first, 1)
+        second = next_one()
+        consumer.change_invisible_duration(second, 60)
+        renewed = second.receipt_handle
+        consumer.ack(second)
+        first.receipt_handle = stale
+        try:
+            consumer.ack(first)
+            stale_ack = "taken"
+        except Exception as error:
+            stale_ack = str(error)
+        return {
+            "attempts": [first.delivery_attempt, second.delivery_attempt],
+            "handles": len({stale, second.receipt_handle, renewed}),
+            "stale_ack": stale_ack,
+        }
+    finally:
+        consumer.shutdown()
+
+
+class Listener(MessageListener):
+    """Fails on the first attempt of what begins with "bad", and always on what begins with "dead"."""
+
+    def __init__(self, done: Callable[[list[dict[str, Any]]], bool]) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self.finished = threading.Event()
+        self._done = done
+        self._lock = threading.Lock()
+
+    def consume(self, message: Message) -> ConsumeResult:
+        with self._lock:
+            self.heard.append(seen(message) | {"at_s": time.monotonic()})
+            if self._done(self.heard):
+                self.finished.set()
+        fails = (message.body.startswith(b"bad") and message.delivery_attempt == 1) or message.body.startswith(b"dead")
+        return ConsumeResult.FAILURE if fails else ConsumeResult.SUCCESS
+
+
+def listen(endpoints: str, group: str, topic: str, count: int, expression: str = "*") -> list[dict[str, Any]]:
+    """Until so many deliveries, and a little longer: acknowledgements are on their way."""
+    listener = Listener(lambda heard: len(heard) >= count)
+    consumer = PushConsumer(configuration(endpoints), group, listener, {topic: FilterExpression(expression)})
+    consumer.startup()
+    try:
+        listener.finished.wait(40)
+        time.sleep(2)
+    finally:
+        consumer.shutdown()
+    return listener.heard
+
+
+def transfer(endpoints: str, group: str, topic: str, count: int) -> list[str]:
+    """Sends, and listens at the same time."""
+    listener = Listener(lambda heard: len(heard) >= count)
+    consumer = PushConsumer(configuration(endpoints), group, listener, {topic: FilterExpression()})
+    consumer.startup()
+    try:
+        send(endpoints, topic, [{"body": f"{number}".encode().hex()} for number in range(count)])
+        listener.finished.wait(30)
+    finally:
+        consumer.shutdown()
+    return sorted(each["body"] for each in listener.heard)
+
+
+if __name__ == "__main__":
+    program, address = sys.argv[1:3]
+    print(json.dumps(globals()[program](address, **json.load(sys.stdin))))
