@@ -39,13 +39,15 @@ def _compare(bench: Bench, name: str, *, batch: int, least: float) -> Figure:
 
 
 def send(bench: Bench, server: Process, address: str, *, topic: str = TOPIC, topics: int = 1, batch: int = 1) -> Any:
-    """The load program's result, with the server's share of its core as `server_cpu_share`."""
+    """The load program's result, with the server's share of its core and its CPU time a message (us)."""
     cpu_s = server.cpu_s()
     result = load_program.run(
         "send", address, bench.folder,
         topic=topic, topics=topics, batch=batch, in_flight=IN_FLIGHT, seconds=bench.seconds, warmup_seconds=WARMUP_S,
     )  # fmt: skip
-    result["server_cpu_share"] = (server.cpu_s() - cpu_s) / (bench.seconds + WARMUP_S)
+    cpu_s = server.cpu_s() - cpu_s
+    result["server_cpu_share"] = cpu_s / (bench.seconds + WARMUP_S)
+    result["server_cpu_us"] = cpu_s * 1e6 / result["sent_with_warmup"]
     return result
 
 
@@ -53,6 +55,7 @@ def cost(result: Any) -> str:
     """One line that tells whether the server was what limited the rate."""
     latency = result["latency_ms"]
     return (
-        f"server {result['server_cpu_share']:.0%} of its core, load {result['cpu_share']:.0%}; "
+        f"{result['server_cpu_us']:.1f} us of CPU a message, {result['server_cpu_share']:.0%} of its core, "
+        f"load {result['cpu_share']:.0%} of its own; "
         f"a call takes {latency['p50']:.1f} ms, 99th percentile {latency['p99']:.1f}"
     )
