@@ -40,7 +40,7 @@ class Answer(Generic[A]):
 
 class Cluster:
     def __init__(self, wire: Wire, name_servers: NameServers, *, timeout_s: float) -> None:
-        """`timeout_s` bounds each call to a broker."""
+        """`timeout_s` bounds each call to a broker that does not ask for more."""
         self._wire = wire
         self._name_servers = name_servers
         self._timeout_s = timeout_s
@@ -69,18 +69,22 @@ class Cluster:
             status = _status(error)
             raise Refused(status.code, status.message) from None
 
-    async def ask(self, broker: BrokerInfo, method: UnaryMethod[Q, A], request: Q) -> Answer[A]:
+    async def ask(
+        self, broker: BrokerInfo, method: UnaryMethod[Q, A], request: Q, timeout_s: float | None = None
+    ) -> Answer[A]:
         if not broker.endpoints.addresses:
             message = f"{broker.name} has no listener for the access point by which the admin service came"
             return Answer(broker.name, None, Status(code=Code.HA_NOT_AVAILABLE, message=message))
         try:
-            reply = await self._wire.call(address_of(broker.endpoints), method, request, self._timeout_s)
+            reply = await self._wire.call(address_of(broker.endpoints), method, request, timeout_s or self._timeout_s)
         except KourouError as error:
             return Answer(broker.name, None, _status(error))
         return Answer(broker.name, reply.message, Status(code=Code.OK, message="OK"))
 
-    async def ask_all(self, brokers: Iterable[BrokerInfo], method: UnaryMethod[Q, A], request: Q) -> list[Answer[A]]:
-        return list(await asyncio.gather(*(self.ask(broker, method, request) for broker in brokers)))
+    async def ask_all(
+        self, brokers: Iterable[BrokerInfo], method: UnaryMethod[Q, A], request: Q, timeout_s: float | None = None
+    ) -> list[Answer[A]]:
+        return list(await asyncio.gather(*(self.ask(broker, method, request, timeout_s) for broker in brokers)))
 
 
 def pick(leaders: Mapping[str, BrokerInfo], names: Sequence[str]) -> dict[str, BrokerInfo]:

@@ -18,6 +18,7 @@ from kourou_service.refusal import Refused
 
 DEFAULT_LIMIT = 64
 MAX_LIMIT = 256
+SEARCH_TIMEOUT_S = 60.0
 
 # <broker name>@<position in the log, hex>.<index in the section, hex>
 _OFFSET_MESSAGE_ID = re.compile(r"(?P<broker>[^@]+)@(?P<position>[0-9a-fA-F]{1,16})\.(?P<index>[0-9a-fA-F]{1,8})\Z")
@@ -26,8 +27,10 @@ _SINGLE = frozenset({"message_id", "offset_message_id", "at"})
 
 
 class Messages:
-    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, clock: Clock, timeout_s: float = SEARCH_TIMEOUT_S) -> None:
+        """`timeout_s`: a broker reads its log for this, or has to index it first."""
         self._cluster = cluster
+        self._timeout_s = timeout_s
         self._clock = clock
 
     async def find(self, request: FindMessagesRequest) -> FindMessagesResponse:
@@ -35,7 +38,7 @@ class Messages:
         if question.HasField("time"):
             self._bound(question.time)
         chosen = pick(await self._cluster.leaders(), brokers)
-        answers = await self._cluster.ask_all(chosen.values(), broker_rpc.FIND_MESSAGES, question)
+        answers = await self._cluster.ask_all(chosen.values(), broker_rpc.FIND_MESSAGES, question, self._timeout_s)
         responses, failures = merge(answers)
         found = [
             BrokerMessage(broker=broker, found=message)

@@ -51,7 +51,7 @@ class Admin:
             Groups(groups, clock),
             Brokers(cluster),
             Progress(cluster),
-            Messages(cluster, clock),
+            Messages(cluster, clock, settings.search_timeout_s),
         )
         self._health = serve_health(self._engine, (admin_rpc.SERVICE,))
         serve_reflection(self._engine, (admin_rpc.SERVICE,))

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from kourou_admin.messages import SEARCH_TIMEOUT_S
 from kourou_service.listener import AddressSetting, HostPort, TargetsSetting
 from kourou_service.settings import ServiceSettings
 
@@ -21,6 +22,9 @@ class AdminSettings(ServiceSettings):
     )
     call_timeout_s: float = Field(
         3.0, gt=0, le=60, description="How long one NameServer or broker may take for an answer, seconds."
+    )
+    search_timeout_s: float = Field(
+        SEARCH_TIMEOUT_S, gt=0, le=600, description="How long a broker may take to look for messages, seconds."
     )
     max_calls: int = Field(64, ge=1, description="Calls under way at one time; more are refused.")
     level_interval_s: float = Field(

@@ -3,11 +3,12 @@
 import asyncio
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -31,7 +32,9 @@ class Helper:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, context, initializer=_end_with_parent)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, job, *args)
+            with _interrupts_blocked():
+                result = asyncio.get_running_loop().run_in_executor(self._pool, job, *args)
+            return await result
         except BrokenProcessPool:
             self._pool = None  # it was killed, for want of memory perhaps: the next job gets a new one
             raise
@@ -48,6 +51,16 @@ class Helper:
 def _fold_to(folder: Path, position: int) -> bytes:
     with closing(FileMedium(folder, read_only=True)) as medium:
         return fold.snapshot_at(medium, position)
+
+
+@contextmanager
+def _interrupts_blocked() -> Generator[None]:
+    """A process started meanwhile never hears of Ctrl-C, which is for the broker: it ends its helper itself."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

@@ -19,21 +19,22 @@ from kourou.wire import Wire, new_client_id
 
 # Longer than the admin service gives the brokers.
 CALL_TIMEOUT_S = 20.0
+SEARCH_TIMEOUT_S = 70.0
 
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 
 
-def call(address: str, method: UnaryMethod[Q, A], request: Q) -> A:
+def call(address: str, method: UnaryMethod[Q, A], request: Q, timeout_s: float = CALL_TIMEOUT_S) -> A:
     """The answer when all or some brokers did it. Raises KourouError or CommandError."""
-    return asyncio.run(_call(address, method, request))
+    return asyncio.run(_call(address, method, request, timeout_s))
 
 
-async def _call(address: str, method: UnaryMethod[Q, A], request: Q) -> A:
+async def _call(address: str, method: UnaryMethod[Q, A], request: Q, timeout_s: float) -> A:
     transport = GrpcTransport()
     try:
-        return (await Wire(transport, new_client_id()).call(address, method, request, CALL_TIMEOUT_S)).message
+        return (await Wire(transport, new_client_id()).call(address, method, request, timeout_s)).message
     except ConnectionFailed:
         raise CommandError(
             f"no admin service answers at {address}; `kourou dev` starts a local cluster, --admin names another"

@@ -60,7 +60,7 @@ def find(
         request.key = key
     else:
         request.time.CopyFrom(_span(start, end))
-    response = admin_service.call(admin, admin_rpc.FIND_MESSAGES, request)
+    response = admin_service.call(admin, admin_rpc.FIND_MESSAGES, request, admin_service.SEARCH_TIMEOUT_S)
     rows = [_row(entry) for entry in response.messages]
     if not json:
         rows = [{**row, "body": _preview(row)} for row in rows]
