@@ -7,7 +7,8 @@ again, so a body is never parsed or encoded a second time.
 
 import hashlib
 import zlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.state.records import MESSAGE_ROW
@@ -51,16 +52,39 @@ _RESERVED_PROPERTIES = frozenset(
     ]
 )
 """Names that RocketMQ keeps for itself: an application that used them could not move back."""
-_DELIVERY_FIELDS = (
-    "receipt_handle",
-    "queue_id",
-    "queue_offset",
-    "invisible_duration",
-    "delivery_attempt",
-    "store_timestamp",
-    "store_host",
-    "dead_letter_queue",
+_FIELDS = definition_pb2.SystemProperties.DESCRIPTOR.fields_by_name
+_ID, _TAG, _KEYS, _TYPE = _FIELDS["message_id"], _FIELDS["tag"], _FIELDS["keys"], _FIELDS["message_type"]
+_ENCODING, _BORN = _FIELDS["body_encoding"], _FIELDS["born_timestamp"]
+_ORDINARY = frozenset(
+    _FIELDS[name]
+    for name in (
+        "message_id",
+        "tag",
+        "keys",
+        "message_type",
+        "body_encoding",
+        "body_digest",
+        "born_timestamp",
+        "born_host",
+        "trace_context",
+        "orphaned_transaction_recovery_duration",
+    )
 )
+"""What senders say of a normal message."""
+_OF_DELIVERY = frozenset(
+    _FIELDS[name]
+    for name in (
+        "receipt_handle",
+        "queue_id",
+        "queue_offset",
+        "invisible_duration",
+        "delivery_attempt",
+        "store_timestamp",
+        "store_host",
+        "dead_letter_queue",
+    )
+)
+"""What only the broker says, when it delivers: from a sender it is dropped."""
 _LATER_TYPES = {
     definition_pb2.FIFO: "FIFO",
     definition_pb2.DELAY: "DELAY",
@@ -68,6 +92,7 @@ _LATER_TYPES = {
     definition_pb2.LITE: "LITE",
     definition_pb2.PRIORITY: "PRIORITY",
 }
+_ENCODINGS = frozenset((definition_pb2.IDENTITY, definition_pb2.GZIP))
 _SYSTEM_PROPERTIES_TAG = b"\x1a"  # field 3 of Message, length-delimited
 
 
@@ -83,31 +108,39 @@ def tag_hash(tag: str) -> int:
     return zlib.crc32(tag.encode()) or 1
 
 
-def check(message: definition_pb2.Message) -> None:
-    """Raises Refused with the API's code for what is wrong with the message."""
-    system = message.system_properties
-    if not message.body:
+def stored_form(message: definition_pb2.Message, now_ms: int) -> Split:
+    """Checks a message and splits it; it is used up. Raises Refused with the API's code for what is wrong with it."""
+    size = len(message.body)
+    if not size:
         raise Refused(definition_pb2.MESSAGE_BODY_EMPTY, "the message body is empty")
-    if len(message.body) > MAX_BODY_BYTES:
+    if size > MAX_BODY_BYTES:
         raise Refused(
             definition_pb2.MESSAGE_BODY_TOO_LARGE,
-            f"the message body has {len(message.body)} bytes, at most {MAX_BODY_BYTES} are allowed",
+            f"the message body has {size} bytes, at most {MAX_BODY_BYTES} are allowed",
         )
-    _check_id(system.message_id)
-    if system.HasField("tag"):
-        _check_tag(system.tag)
-    for key in system.keys:
-        if not key.strip() or len(key) > MAX_NAME_BYTES:
-            raise Refused(definition_pb2.ILLEGAL_MESSAGE_KEY, f"a message key is blank or over {MAX_NAME_BYTES} long")
     if message.user_properties:
         _check_properties(message)
-    if system.body_encoding not in (
-        definition_pb2.ENCODING_UNSPECIFIED,
-        definition_pb2.IDENTITY,
-        definition_pb2.GZIP,
-    ):
-        raise Refused(definition_pb2.BAD_REQUEST, f"unknown body encoding {system.body_encoding}")
-    _check_type(system)
+    system = message.system_properties
+    given: dict[object, Any] = dict(system.ListFields())  # one call: asking for each costs more than the rest
+    _check_id(given.get(_ID, ""))
+    if given.get(_TYPE) != definition_pb2.NORMAL:
+        _check_type(system)
+    if not given.keys() <= _ORDINARY:
+        _sort_out(system)
+    if _KEYS in given:
+        _check_keys(given[_KEYS])
+    hash_ = 0
+    if _TAG in given:
+        _check_tag(given[_TAG])
+        hash_ = tag_hash(given[_TAG])
+    if given.get(_ENCODING) not in _ENCODINGS:
+        _check_encoding(system)
+    if _BORN not in given:
+        system.born_timestamp.FromMilliseconds(now_ms)
+    tail = system.SerializeToString()
+    message.ClearField("system_properties")
+    head = message.SerializeToString()
+    return Split(MESSAGE_ROW.pack(len(head), len(tail), hash_), head + tail)
 
 
 def _check_id(message_id: str) -> None:
@@ -148,47 +181,51 @@ def _reserved(name: str) -> bool:
     return name.startswith(_RESERVED_PREFIX) or name in _RESERVED_PROPERTIES
 
 
+def _check_keys(keys: Sequence[str]) -> None:
+    for key in keys:
+        if not key.strip() or len(key) > MAX_NAME_BYTES:
+            raise Refused(definition_pb2.ILLEGAL_MESSAGE_KEY, f"a message key is blank or over {MAX_NAME_BYTES} long")
+
+
+def _check_encoding(system: definition_pb2.SystemProperties) -> None:
+    if system.body_encoding != definition_pb2.ENCODING_UNSPECIFIED:
+        raise Refused(definition_pb2.BAD_REQUEST, f"unknown body encoding {system.body_encoding}")
+    system.body_encoding = definition_pb2.IDENTITY
+
+
 def _check_type(system: definition_pb2.SystemProperties) -> None:
     type_ = system.message_type
-    if type_ in (definition_pb2.MESSAGE_TYPE_UNSPECIFIED, definition_pb2.NORMAL):
-        for field in ("message_group", "delivery_timestamp", "lite_topic", "priority"):
-            if system.HasField(field):  # type: ignore[arg-type]
-                raise Refused(
-                    definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, f"a NORMAL message cannot have a {field}"
-                )
-    elif type_ in _LATER_TYPES:
+    if type_ in _LATER_TYPES:
         raise Refused(
             definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
             f"messages of type {_LATER_TYPES[type_]} are not supported yet, and no topic takes them: send NORMAL ones",
         )
-    else:
+    if type_ != definition_pb2.MESSAGE_TYPE_UNSPECIFIED:
         raise Refused(definition_pb2.BAD_REQUEST, f"unknown message type {type_}")
+    system.message_type = definition_pb2.NORMAL
 
 
-def split(message: definition_pb2.Message, now_ms: int) -> Split:
-    """The stored form of a checked message; the message is used up."""
-    system = message.system_properties
-    for field in _DELIVERY_FIELDS:
-        system.ClearField(field)  # type: ignore[arg-type]
-    if not system.message_type:
-        system.message_type = definition_pb2.NORMAL
-    if not system.body_encoding:
-        system.body_encoding = definition_pb2.IDENTITY
-    if not system.HasField("born_timestamp"):
-        system.born_timestamp.FromMilliseconds(now_ms)
-    if not system.body_digest.checksum:
-        system.body_digest.type = definition_pb2.MD5
-        system.body_digest.checksum = hashlib.md5(message.body, usedforsecurity=False).hexdigest().upper()
-    hash_ = tag_hash(system.tag) if system.HasField("tag") else 0
-    tail = system.SerializeToString()
-    message.ClearField("system_properties")
-    head = message.SerializeToString()
-    return Split(MESSAGE_ROW.pack(len(head), len(tail), hash_), head + tail)
+def _sort_out(system: definition_pb2.SystemProperties) -> None:
+    for field, _value in system.ListFields():
+        if field in _ORDINARY:
+            continue
+        if field not in _OF_DELIVERY:
+            raise Refused(
+                definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, f"a NORMAL message cannot have a {field.name}"
+            )
+        system.ClearField(field.name)  # type: ignore[arg-type]
 
 
 def join(head: bytes, tail: bytes) -> bytes:
     """The wire form of a Message from its two parts; tail may have had fields appended."""
     return b"".join((head, _SYSTEM_PROPERTIES_TAG, varint(len(tail)), tail))
+
+
+def digest(head: bytes) -> definition_pb2.Digest:
+    """The digest that all clients can check. Most senders give none; made here, for a delivery, it burdens no send."""
+    body = definition_pb2.Message.FromString(head).body
+    checksum = hashlib.md5(body, usedforsecurity=False).hexdigest().upper()
+    return definition_pb2.Digest(type=definition_pb2.MD5, checksum=checksum)
 
 
 def varint(value: int) -> bytes:

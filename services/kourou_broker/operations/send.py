@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.definitions import Definitions, can_write
 from kourou_broker.operations.journal import Journal, OnStored
-from kourou_broker.operations.message import check, split
+from kourou_broker.operations.message import stored_form
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Topic
 from kourou_service.clock import Clock
@@ -32,12 +32,10 @@ class Sending:
         resource = messages[0].topic
         topic = self._definitions.topic(resource)
         self._check_writable(topic)
-        for message in messages:
-            if message.topic != resource:
-                raise Refused(definition_pb2.BAD_REQUEST, "the messages of one request must have one topic")
-            check(message)
+        if any(message.topic != resource for message in messages):
+            raise Refused(definition_pb2.BAD_REQUEST, "the messages of one request must have one topic")
         now_ms = self._clock.now_ms()
-        parts = [split(message, now_ms) for message in messages]
+        parts = [stored_form(message, now_ms) for message in messages]
         self._journal.store(
             topic, definition_pb2.NORMAL, [part.row for part in parts], [part.body for part in parts], on_stored
         )

@@ -3,7 +3,7 @@
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2
 from kourou_broker.operations import receipt
-from kourou_broker.operations.message import join, varint
+from kourou_broker.operations.message import digest, join, varint
 from kourou_broker.operations.section_reader import StoredMessage
 from kourou_broker.operations.subscription import Delivery
 
@@ -34,7 +34,9 @@ class Deliverer:
         return definition_pb2.Message.FromString(join(message.head, tail))
 
     def _stored_fields(self, queue_id: int, message: StoredMessage) -> definition_pb2.SystemProperties:
+        sent = definition_pb2.SystemProperties.FromString(message.tail)
         return definition_pb2.SystemProperties(
+            body_digest=None if sent.body_digest.checksum else digest(message.head),
             queue_id=queue_id,
             queue_offset=message.offset,
             store_timestamp=timestamp_pb2.Timestamp(
