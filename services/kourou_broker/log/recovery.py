@@ -139,14 +139,19 @@ class _Recovery:
         return False
 
     def _read_frames(self, scan: SegmentScan, segment: Segment, index: GrowingIndex | None) -> None:
+        first_ms = last_ms = 0
         for frame in scan.frames():
             if frame.end > self._start:
                 if frame.position < self._start:
                     raise self._damaged(self._start, "no frame begins here, where the snapshot stands")
                 self._apply(frame)
-            segment.enter(frame.end, frame.stored_ms)
+            stored_ms = frame.stored_ms
+            if stored_ms > last_ms:
+                last_ms = stored_ms
+                first_ms = first_ms or stored_ms
             if index is not None:
                 enter_sections(index, frame)
+        segment.end, segment.first_stored_ms, segment.last_stored_ms = scan.end, first_ms, last_ms
         if self._on_progress:
             self._on_progress(segment.end, self._files[-1].base + self._files[-1].size_bytes)
 
