@@ -248,7 +248,7 @@ def _write_zeros(path: Path, size_bytes: int) -> None:
     try:
         for offset in range(0, size_bytes, len(_ZEROS)):
             _write_all(file, memoryview(_ZEROS)[: size_bytes - offset], offset)
-            # In steps, so that commits do not queue behind one long flush; without pauses, since a busy log waits for it.
+            # In steps, so that commits do not queue behind one long flush; no pauses, since a busy log waits for it.
             os.fdatasync(file)
         os.fsync(file)
     finally:
