@@ -153,6 +153,11 @@ class Log:
         """False shortly before `append` would raise LogFull: whoever acts before it appends should ask first."""
         return self._space.can_take() or self._room_bytes() >= 2 * self._reserve_bytes()
 
+    @property
+    def segment_bytes(self) -> int:
+        """Of new segments; a frame has to fit into one."""
+        return self._options.segment_bytes
+
     # Writing
 
     def append(self, sections: Sequence[Section], stored_ms: int, *, freeing: bool = False) -> Appended:

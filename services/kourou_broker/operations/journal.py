@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.log.errors import LogError
 from kourou_broker.log.log import Log
 from kourou_broker.log.section import Section
 from kourou_broker.operations.errors import topic_not_found
@@ -65,6 +66,9 @@ class Journal:
         self._log = log
         self._clock = clock
         self._max_waiting_bytes = max_waiting_bytes
+        # The other half of a segment is for the records that meet the messages in a frame.
+        self._max_call_bytes = log.segment_bytes // 2
+        self._max_frame_bytes = min(_MAX_FRAME_BYTES, self._max_call_bytes)
         self._loop = asyncio.get_running_loop()
         self._sealing = False
         self._sections: list[Section] = []
@@ -102,7 +106,7 @@ class Journal:
         """
         size = sum(map(len, bodies))
         self._admit(size)
-        if self._gathered_bytes and self._gathered_bytes + size > _MAX_FRAME_BYTES:
+        if self._gathered_bytes and self._gathered_bytes + size > self._max_frame_bytes:
             self._seal()  # before, not after: what the caller records next goes into the frame of these messages
         gathered = self._gathered.get((topic.id, type_))
         if gathered is None:
@@ -146,6 +150,12 @@ class Journal:
         await done
 
     def _admit(self, size: int) -> None:
+        if size > self._max_call_bytes:
+            raise Refused(
+                definition_pb2.PAYLOAD_TOO_LARGE,
+                f"{size} bytes in one request; with segments of {self._log.segment_bytes} bytes this broker takes "
+                f"{self._max_call_bytes}",
+            )
         if not self._log.writable_messages:
             raise Refused(
                 definition_pb2.INTERNAL_SERVER_ERROR,
@@ -181,7 +191,13 @@ class Journal:
                 for callback in callbacks:
                     callback()
             return
-        appended = self._log.append(sections, self._clock.now_ms())
+        try:
+            appended = self._log.append(sections, self._clock.now_ms())
+        except LogError as problem:
+            # The state has these records and the log never will: only a restart brings both together again.
+            if self._log.on_failure is not None:
+                self._log.on_failure(problem)
+            raise
         placed: list[tuple[OnStored, Stored]] = []
         topics: list[int] = []
         for section, position in zip(sections, appended.section_positions, strict=True):
