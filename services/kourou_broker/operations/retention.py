@@ -88,8 +88,7 @@ class Retention:
                 keep_from = first.get((topic.id, queue.id), queue.next_offset)
                 if keep_from > queue.first_offset or queue.carried:
                     trimmed.append((queue, keep_from))
-        for queue, keep_from in trimmed:
-            await self._carry(queue, keep_from, boundary)
+        await self._carry_all(trimmed, boundary)
         self._journal.emit(
             records.trim(boundary, [(queue.topic.id, queue.id, keep_from) for queue, keep_from in trimmed])
         )
@@ -97,21 +96,34 @@ class Retention:
         await self._log.drop_before(boundary)
         _logger.info("dropped old segments", up_to=boundary, queues=len(trimmed))
 
-    async def _carry(self, queue: Queue, keep_from: int, boundary: int) -> None:
-        """Copies what groups still hold below keep_from, unless a copy above the boundary is there."""
+    async def _carry_all(self, trimmed: list[tuple[Queue, int]], boundary: int) -> None:
+        """Copies all that groups hold below, also what they are lent meanwhile: on return nothing is missing."""
+        seen: set[tuple[Queue, int]] = set()
+        while missing := [
+            (queue, offset)
+            for queue, keep_from in trimmed
+            for offset in self._pending(queue, keep_from, boundary)
+            if (queue, offset) not in seen
+        ]:
+            seen.update(missing)
+            for number, (queue, offset) in enumerate(missing, 1):
+                await self._carry(queue, offset)
+                if number % _CARRIED_A_TURN == 0:
+                    await asyncio.sleep(0)
+
+    def _pending(self, queue: Queue, keep_from: int, boundary: int) -> list[int]:
+        """What groups hold below keep_from of which there is no copy above the boundary."""
         pending: set[int] = set()
         for group in self._state.groups.values():
             progress = self._state.progress.get((group.id, queue.topic.id, queue.id))
             if progress is not None:
                 pending.update(offset for offset in progress.pending if offset < keep_from)
-        for number, offset in enumerate(sorted(pending)):
-            copy = queue.carried.get(offset)
-            if copy is not None and copy.position >= boundary:
-                continue
-            message = await self._reader.message(queue, offset)
-            if message is not None:
-                row = MESSAGE_ROW.pack(len(message.head), len(message.tail), message.tag_hash)
-                body = message.head + message.tail
-                self._journal.carry(records.carry(queue.topic.id, queue.id, offset, message.stored_ms, row, body))
-            if number % _CARRIED_A_TURN == 0:
-                await asyncio.sleep(0)
+        copies = {offset for offset, copy in queue.carried.items() if copy.position >= boundary}
+        return sorted(pending - copies)
+
+    async def _carry(self, queue: Queue, offset: int) -> None:
+        message = await self._reader.message(queue, offset)
+        if message is not None:
+            row = MESSAGE_ROW.pack(len(message.head), len(message.tail), message.tag_hash)
+            body = message.head + message.tail
+            self._journal.carry(records.carry(queue.topic.id, queue.id, offset, message.stored_ms, row, body))

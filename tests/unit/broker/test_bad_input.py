@@ -497,11 +497,8 @@ async def test_bad_requests_of_operators_are_refused() -> None:
         fields = {"group": resource("team"), "topic": orders, **fields}
         answer = await broker.doors.call(reset, broker_pb2.ResetOffsetRequest(**fields), {})
         assert answer.status.code == code, (fields, answer.status)
-    answer = await broker.doors.call(
-        broker_rpc.SET_PERMISSION,
-        broker_pb2.SetPermissionRequest(permission=77),
-        {},  # type: ignore[arg-type]
-    )
+    forbid = broker_pb2.SetPermissionRequest(permission=77)  # type: ignore[arg-type]
+    answer = await broker.doors.call(broker_rpc.SET_PERMISSION, forbid, {})
     assert answer.status.code == Code.BAD_REQUEST
 
 
