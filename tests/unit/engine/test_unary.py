@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import grpc
 import pytest
 from grpc import StatusCode
 
-from kourou_service.engine import AbortCall, Engine, UnaryCall
+from kourou_service.engine import AbortCall, Engine, UnaryCall, create_engine
 from tests.unit.engine.conftest import MakeEngine, until
 
 
@@ -299,8 +300,6 @@ async def test_calls_over_the_limit(make_engine: MakeEngine, serve: Any) -> None
 
 async def test_what_handlers_schedule_runs_after_the_turn(serve: Any) -> None:
     """The broker seals one frame a turn: several calls of one drain must come before the callback of the first."""
-    from kourou_service.engine import create_engine
-
     engine = create_engine("queue")
     order: list[str] = []
     loop = asyncio.get_running_loop()
@@ -316,3 +315,29 @@ async def test_what_handlers_schedule_runs_after_the_turn(serve: Any) -> None:
     await asyncio.gather(*(unary(b"") for _ in range(300)))
     await engine.stop(0)
     assert "call,call,call" in ",".join(order)
+
+
+async def test_a_turn_leaves_the_loop_to_others_in_time(serve: Any) -> None:
+    engine = create_engine("queue")
+    iterations = 0
+
+    def handler(request: bytes, call: UnaryCall) -> None:
+        time.sleep(0.001)
+        call.reply(request)
+
+    async def tick() -> None:
+        nonlocal iterations
+        while True:
+            await asyncio.sleep(0)
+            iterations += 1
+
+    engine.unary("/test.Turn/Slow", handler)
+    channel = await serve(engine)
+    unary = channel.unary_unary("/test.Turn/Slow")
+    await unary(b"")
+    calls = [asyncio.ensure_future(unary(b"")) for _ in range(200)]
+    ticking = asyncio.ensure_future(tick())
+    await asyncio.gather(*calls)
+    ticking.cancel()
+    await engine.stop(0)
+    assert iterations >= 200 // 3  # 2 ms a turn, a handler may overrun it by its own millisecond
