@@ -19,9 +19,19 @@ class Node(Process):
     def __init__(
         self, name: str, command: Sequence[str], folder: Path, address: str, ready: str, settings: Settings
     ) -> None:
-        flags = [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-        super().__init__(name, [str(BIN / "kourou"), *command, *flags], folder, ready=ready)
+        self._command = [str(BIN / "kourou"), *command]
+        self._settings = dict(settings)
+        super().__init__(name, self._command_line(), folder, ready=ready)
         self.address = address
+
+    def set(self, name: str, value: object) -> None:
+        """From the next start on."""
+        self._settings[name] = value
+        self.args = self._command_line()
+
+    def _command_line(self) -> list[str]:
+        flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in self._settings.items()]
+        return [*self._command, *(part for flag in flags for part in flag)]
 
 
 class NamesrvNode(Node):

@@ -23,7 +23,7 @@ class Process:
     ) -> None:
         """`ready` is what it writes when it serves."""
         self.name = name
-        self._args = list(args)
+        self.args = list(args)
         self._ready = ready
         self._env = {**clean_environment(), **(env or {})}
         self._folder = folder
@@ -55,7 +55,7 @@ class Process:
             self._start_of_output = output.tell()
             # A group of its own: what it starts itself ends with it.
             self._process = subprocess.Popen(
-                self._args,
+                self.args,
                 cwd=self._folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,

@@ -23,7 +23,7 @@ from tests.cluster.process import BIN, Process
 SERVICES = {
     "namesrv": (["namesrv"], "KOUROU_NAMESRV_", "scan_interval_s", "--listeners"),
     "broker": (["broker"], "KOUROU_BROKER_", "segment_bytes", "--listeners"),
-    "admin": (["admin", "serve"], "KOUROU_ADMIN_SERVE_", "max_calls", "--listen"),
+    "admin": (["admin", "serve"], "KOUROU_ADMIN_", "max_calls", "--listen"),
     "dev": (["dev"], "KOUROU_DEV_", "broker_port", "--port"),
 }
 
@@ -42,22 +42,26 @@ def outcome(folder: Path, *args: str, env: dict[str, str] | None = None) -> tupl
 def test_wrong_settings_stop_a_service_with_their_name(service: str, tmp_path: Path) -> None:
     command, prefix, number, _ = SERVICES[service]
     flag = f"--{number.replace('_', '-')}"
-    unknown, malformed = tmp_path / "unknown.toml", tmp_path / "malformed.toml"
-    unknown.write_text("no_such_setting = 1\n")
-    malformed.write_text(f'{number} = "many"\n')
     cases: list[tuple[list[str], dict[str, str], str]] = [
         (["--no-such-setting", "1"], {}, "--no-such-setting"),
         ([flag, "many"], {}, number),
         ([], {f"{prefix}NO_SUCH_SETTING": "1"}, f"{prefix}NO_SUCH_SETTING"),
-        ([], {f"{prefix}{number.upper()}": "many"}, number),
-        (["--config", str(unknown)], {}, "no_such_setting"),
-        (["--config", str(malformed)], {}, number),
     ]
+    if service == "broker":  # read by the same code for all
+        unknown, malformed = tmp_path / "unknown.toml", tmp_path / "malformed.toml"
+        unknown.write_text("no_such_setting = 1\n")
+        malformed.write_text(f'{number} = "many"\n')
+        cases += [
+            ([], {f"{prefix}{number.upper()}": "many"}, number),
+            (["--config", str(unknown)], {}, "no_such_setting"),
+            (["--config", str(malformed)], {}, number),
+            (["--config", str(tmp_path / "none.toml")], {}, "config"),
+        ]
     for args, environment, named in cases:
         code, output = outcome(tmp_path, *command, *args, env=environment)
         assert code == 2, f"{args} {environment}: {code} {output}"
         assert len(output.splitlines()) == 1, output
-        assert named in output.replace("-", "_") or named in output, f"{args} {environment}: {output}"
+        assert named in output or named in output.replace("-", "_"), f"{args} {environment}: {output}"
     assert not (tmp_path / "data").exists()
 
 
@@ -151,11 +155,13 @@ async def test_garbage_on_every_port_does_no_harm(cluster: Cluster, operator: Op
         async with grpc.aio.insecure_channel(address) as channel:
             for method in await asyncio.to_thread(_methods, address):
                 call = channel.unary_unary(method)
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await call(b"\xff\xff\xff\xff", timeout=5)
-                code, details = refused.value.code(), refused.value.details() or ""
-                assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL), f"{method}: {code}"
-                assert "Traceback" not in details
+                try:
+                    answer = await call(b"\xff\xff\xff\xff", timeout=5, metadata=[("x-mq-client-id", name)])
+                    # Methods of a later release say so without reading the request.
+                    assert b"not supported" in answer, method
+                except grpc.aio.AioRpcError as refused:
+                    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT, f"{method}: {refused}"
+                    assert "Traceback" not in (refused.details() or "")
     assert all(node.running for node in cluster.nodes)
 
 
