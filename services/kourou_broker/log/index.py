@@ -13,9 +13,9 @@ the segments for an offset by halves.
 import time
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kourou_broker.log.checksum import value
 from kourou_broker.log.section import Entry
@@ -29,6 +29,7 @@ _SUMMED = Struct("=IIIIQQQQ")
 _YIELD_EVERY = 256
 _LOW = 0xFFFFFFFF
 
+T = TypeVar("T")
 Words = Sequence[int]
 
 
@@ -115,20 +116,15 @@ class GrowingIndex:
 
     def ends(self) -> dict[int, int]:
         """The ends of all queues with rows."""
-        return {key: rows.end for key, rows in self._rows.items()}
+        return {key: rows.end for key, rows in _in_turns(self._rows.items())}
 
     def seal(self, summary: SegmentSummary, ends: Mapping[int, int]) -> bytes:
-        """The sealed index; `ends` are those of all queues, also those without rows here.
-
-        Runs in a thread, and lets the loop have the interpreter every few queues.
-        """
+        """The sealed index; `ends` are those of all queues, also those without rows here."""
         keys = array("Q", sorted(ends))
         directory = array("Q")
         parts: list[bytes | array[int]] = []
         word = 4 * len(keys)
-        for number, key in enumerate(keys):
-            if number % _YIELD_EVERY == 0:
-                time.sleep(0)
+        for key in _in_turns(keys):
             rows = self._rows.get(key)
             count = len(rows.bases) if rows else 0
             directory.extend((word, count, ends[key]))
@@ -201,6 +197,14 @@ def read_summary(view: memoryview) -> SegmentSummary:
 def index_blob(base: int) -> str:
     """The name of the blob with the index of that segment."""
     return f"queues-{base:016x}"
+
+
+def _in_turns(items: Iterable[T]) -> Iterator[T]:
+    """The items; every few of them, other threads get their turn: this runs beside the loop."""
+    for number, item in enumerate(items):
+        if number % _YIELD_EVERY == 0:
+            time.sleep(0)
+        yield item
 
 
 def _read_head(view: memoryview) -> tuple[SegmentSummary, int, int]:

@@ -11,6 +11,7 @@ from kourou_broker.log.cache import TailCache
 from kourou_broker.log.commit import GroupCommit
 from kourou_broker.log.errors import Dropped, FrameTooLarge, LogFailed, LogFull
 from kourou_broker.log.frame import HEADER_BYTES, MAX_SECTIONS, seal
+from kourou_broker.log.idle_mark import IdleMark
 from kourou_broker.log.medium import Medium
 from kourou_broker.log.options import LogOptions
 from kourou_broker.log.queue_index import QueueIndex
@@ -109,9 +110,7 @@ class Log:
         self._reads: Counter[int] = Counter()
         self._sealing: int | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self._unmarked = False
-        self._mark_timer: asyncio.TimerHandle | None = None
-        self._last_commit_s = 0.0
+        self._idle_mark = IdleMark(options.idle_mark_after_s, self._is_synced, self._mark)
         self._closed = False
         self._space.start()
         self._seal_next_index()
@@ -184,7 +183,7 @@ class Log:
         segment = self._segments[-1]
         self._chain = sealed.crc
         self.next_position = end
-        self._unmarked = bool(sections)
+        self._idle_mark.needed = bool(sections)
         segment.enter(end, stored_ms)
         self._cache.add(position + HEADER_BYTES, sealed.body)
         self._enter(sections, sealed.section_positions, stored_ms)
@@ -194,14 +193,12 @@ class Log:
     async def close(self) -> None:
         """Make everything durable and say so in an empty frame. Medium and workers are the caller's to close."""
         await self._sync_all()
-        if self._unmarked and not self._commit.failed:
-            with suppress(LogFull):
-                self._mark()
+        if self._idle_mark.needed and not self._commit.failed:
+            self._mark()
             await self._sync_all()
         self._closed = True
         self._space.close()
-        if self._mark_timer:
-            self._mark_timer.cancel()
+        self._idle_mark.close()
 
     # Reading
 
@@ -329,31 +326,21 @@ class Log:
                 self.on_durable(durable)
         self._seal_next_index()
         self._wake()
-        self._last_commit_s = self._loop.time()
-        if self._unmarked and self._mark_timer is None:
-            self._mark_timer = self._loop.call_later(self._options.idle_mark_after_s, self._mark_if_idle)
+        self._idle_mark.committed()
 
     def _failed(self, error: BaseException) -> None:
+        self._idle_mark.close()
         self._wake()
         if self.on_failure:
             self.on_failure(error)
 
-    def _mark_if_idle(self) -> None:
-        self._mark_timer = None
-        if self._closed or self._commit.failed or not self._unmarked:
-            return
-        wait_s = self._last_commit_s + self._options.idle_mark_after_s - self._loop.time()
-        if self._commit.synced < self.next_position:
-            wait_s = max(wait_s, self._options.idle_mark_after_s)
-        if wait_s > 0:
-            self._mark_timer = self._loop.call_later(wait_s, self._mark_if_idle)
-            return
-        with suppress(LogFull):
-            self._mark()
+    def _is_synced(self) -> bool:
+        return self._commit.synced == self.next_position
 
     def _mark(self) -> None:
-        """An empty frame: it says that all before it is durable."""
-        self.append((), self.last_stored_ms)
+        # Without room for it, what was appended last is as sure as after any crash.
+        with suppress(LogFull):
+            self.append((), self.last_stored_ms)
 
     def _seal_next_index(self) -> None:
         """Write the index of the next segment behind us, once it is durable."""
