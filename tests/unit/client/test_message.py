@@ -34,7 +34,7 @@ def test_what_no_broker_would_take_is_refused_here(fault, arguments):
 
 
 def test_a_gzipped_body_is_unpacked():
-    assert of(gzip.compress(b"hello"), v2.GZIP).body == b"hello"
+    assert of(gzip.compress(b"hello", mtime=0), v2.GZIP).body == b"hello"
     assert of(gzip.compress(bytes(MAX_BODY_BYTES)), v2.GZIP).body == bytes(MAX_BODY_BYTES)
 
 
@@ -46,7 +46,7 @@ def test_a_gzip_bomb_is_not_unpacked():
         _ = message.body
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"hello")[:-5]])
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"hello", mtime=0)[:-5]])
 def test_a_broken_gzip(body):
     with pytest.raises(CorruptMessage):
         _ = of(body, v2.GZIP).body
