@@ -29,6 +29,7 @@ from tests.simulation.time import simulate
 
 SEEDS = 300
 SEEDS_A_TEST = 50
+MAX_FAILURES = 20
 
 
 class Chaos:
@@ -230,7 +231,7 @@ def main() -> None:
             total += check(seed)
         except BaseException as problem:
             failed += 1
-            if asked.keep_going:
+            if asked.keep_going and failed < MAX_FAILURES:
                 print(f"--seed {seed}: {short(problem)}")
                 continue
             traceback.print_exc()
