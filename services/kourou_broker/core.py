@@ -28,6 +28,7 @@ from kourou_broker.operations.snapshots import Snapshots
 from kourou_broker.operations.subscription import Context, LeaseNumbers
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import fold
+from kourou_broker.state.definitions import Name
 from kourou_service.clock import Clock
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
@@ -122,6 +123,13 @@ class BrokerCore:
         """What otherwise happens every retention_interval_s."""
         await self._retention.check()
 
+    def topic_changed(self, name: Name) -> None:
+        """A topic is new, changed or deleted."""
+        self.deliveries.topic_changed(name)
+        tombstone = self.state.topic_tombstones.get(name)
+        if tombstone is not None:
+            self.log.forget(tombstone.id)
+
     def _connect(self) -> None:
         """Who hears of what."""
 
@@ -132,7 +140,7 @@ class BrokerCore:
         self.journal.on_messages = on_messages
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
-        self.definitions.on_topic = self.deliveries.topic_changed
+        self.definitions.on_topic = self.topic_changed
         self.definitions.on_group = lambda _name: self.deliveries.forget_deleted()
 
     def _build_retention(

@@ -69,10 +69,9 @@ class Membership:
         topic = self._core.state.topics.get(name)
         if topic is not None:
             self._report.put_topic(_state_of(topic))
-            self._core.deliveries.route_changed(name)
         else:
             self._report.remove_topic(name)
-            self._core.deliveries.forget_deleted()
+        self._core.topic_changed(name)
 
     def _group_changed(self, name: Name) -> None:
         """Routes are followed for the topics that somebody consumes here."""

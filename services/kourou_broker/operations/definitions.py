@@ -90,6 +90,7 @@ class Definitions:
             return current
         if fault := topic_fault(name.name) or namespace_fault(name.namespace):
             raise Refused(definition_pb2.ILLEGAL_TOPIC, fault)
+        self._journal.require_room()
         stored = record_pb2.Topic()
         stored.CopyFrom(definition)
         if not stored.deleted:
@@ -121,6 +122,7 @@ class Definitions:
             return current
         if fault := group_fault(name.name) or namespace_fault(name.namespace):
             raise Refused(definition_pb2.ILLEGAL_CONSUMER_GROUP, fault)
+        self._journal.require_room()
         stored = record_pb2.Group()
         stored.CopyFrom(definition)
         if not stored.deleted:
@@ -150,6 +152,7 @@ class Definitions:
         """What the broker as a whole permits."""
         if permission not in _PERMISSIONS:
             raise Refused(definition_pb2.BAD_REQUEST, f"unknown permission {permission}")
+        self._journal.require_room()
         changed = record_pb2.Broker()
         changed.CopyFrom(self._state.broker)
         changed.permission = permission  # type: ignore[assignment]

@@ -74,7 +74,8 @@ class Deliveries:
         return max(asked_ms, self._times.min_ms)
 
     def held(self, group: Group, topic: Topic, handle: str) -> tuple[Progress, int, Lease]:
-        """What a receipt handle stands for. Raises Refused when it is foreign or has expired."""
+        """What a receipt handle stands for. Raises Refused when it is foreign or expired, or nothing can be changed."""
+        self._context.journal.require_room()
         return receipt.resolve(self._context.state, handle, group.id, topic.id)
 
     def acknowledge(self, progress: Progress, offset: int) -> None:

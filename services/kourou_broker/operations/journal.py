@@ -72,6 +72,7 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._sealing = False
         self._sections: list[Section] = []
+        self._freeing = False
         self._gathered: dict[tuple[int, int], _Gathered] = {}
         self._gathered_bytes = 0
         self._acks: dict[tuple[Progress, Fate], list[int]] = {}
@@ -87,8 +88,25 @@ class Journal:
         """Bytes that the disk does not have yet."""
         return self._log.pending_bytes + self._gathered_bytes
 
-    def emit(self, section: Section) -> None:
-        """Records something; it holds from now on, and survives a crash when the turn's frame is on the disk."""
+    @property
+    def has_room(self) -> bool:
+        """False when even the space that is kept for records other than messages is used up."""
+        return self._log.takes_records
+
+    def require_room(self) -> None:
+        """Raises Refused when there is none."""
+        if not self.has_room:
+            raise Refused(
+                definition_pb2.INTERNAL_SERVER_ERROR,
+                "the broker's disk is full: nothing can be recorded until space is free again",
+            )
+
+    def emit(self, section: Section, *, freeing: bool = False) -> None:
+        """Records something; it holds from now on, and survives a crash when the turn's frame is on the disk.
+
+        A record that leads to free space may use the last of it.
+        """
+        self._freeing |= freeing
         self._record(section)
         if len(self._sections) >= _MAX_SECTIONS:
             self._seal()
@@ -96,6 +114,7 @@ class Journal:
 
     def carry(self, section: Section) -> None:
         """Records a CARRY section, which takes effect at the end of the turn: it has no position before."""
+        self._freeing = True
         self._sections.append(section)
         self._seal_soon()
 
@@ -183,6 +202,7 @@ class Journal:
         self._emit_acks()
         sections, self._sections = self._sections, []
         callbacks, self._callbacks = self._callbacks, []
+        freeing, self._freeing = self._freeing, False
         if not sections:
             # nothing to write, but earlier frames may still be on their way: answers keep their order
             if self._waiting:
@@ -192,7 +212,7 @@ class Journal:
                     callback()
             return
         try:
-            appended = self._log.append(sections, self._clock.now_ms())
+            appended = self._log.append(sections, self._clock.now_ms(), freeing=freeing)
         except LogError as problem:
             # The state has these records and the log never will: only a restart brings both together again.
             if self._log.on_failure is not None:

@@ -31,4 +31,5 @@ class Offsets:
                 definition_pb2.ILLEGAL_OFFSET,
                 f"offset {offset} is outside of what the queue holds: {queue.first_offset} to {queue.next_offset}",
             )
+        self._journal.require_room()
         self._journal.set_offset(group.id, queue.topic.id, queue.id, offset)

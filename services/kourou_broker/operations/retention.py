@@ -90,7 +90,8 @@ class Retention:
                     trimmed.append((queue, keep_from))
         await self._carry_all(trimmed, boundary)
         self._journal.emit(
-            records.trim(boundary, [(queue.topic.id, queue.id, keep_from) for queue, keep_from in trimmed])
+            records.trim(boundary, [(queue.topic.id, queue.id, keep_from) for queue, keep_from in trimmed]),
+            freeing=True,
         )
         await self._journal.durable()
         await self._log.drop_before(boundary)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.log.errors import Dropped
 from kourou_broker.log.log import Log
 from kourou_broker.log.section import SECTION_HEADER_BYTES, parse_section
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
@@ -57,11 +58,11 @@ class Search:
         header_end = position + SECTION_HEADER_BYTES
         if position < self._log.first_position or header_end > self._log.durable_position:
             return []
-        head = bytearray(await self._log.read(position, SECTION_HEADER_BYTES))
-        head[-4:] = bytes(4)  # the payload's length: not read here
         try:
+            head = bytearray(await self._log.read(position, SECTION_HEADER_BYTES))
+            head[-4:] = bytes(4)  # the payload's length: not read here
             section, _end = parse_section(bytes(head), 0, position)
-        except ValueError:
+        except (ValueError, Dropped):  # across the end of a segment, or gone meanwhile
             return []
         queue = self._state.queue(section.topic, section.queue)
         if section.kind != Kind.MESSAGES or queue is None or index >= section.count:

@@ -195,6 +195,8 @@ class Subscription:
             self._timer = self._loop.call_later(delay_s, self.wake)
 
     async def _take(self, poll: Poll) -> list[Delivery]:
+        if not self._context.journal.has_room:
+            return []
         if poll.attempt_id and (again := await self._again(poll)):
             return again
         taken: list[Delivery] = []
