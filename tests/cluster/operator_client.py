@@ -1,5 +1,6 @@
 """The admin API from within a test: quicker than the `kourou` command, which has tests of its own."""
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TypeVar
@@ -79,14 +80,15 @@ class Operator:
         backoff_s: Sequence[int] = (1,),
     ) -> str:
         """With a backoff for tests, which the admin API does not offer: straight at the brokers."""
+        now_ms = time.time_ns() // 1_000_000
         steps = [Duration(seconds=step) for step in backoff_s]
         group = record_pb2.Group(
             name=v2.Resource(name=name),
             order=record_pb2.ORDER_CONCURRENT,
             assignment=record_pb2.ASSIGNMENT_SHARED if shared else record_pb2.ASSIGNMENT_EXCLUSIVE,
             retry=v2.RetryPolicy(max_attempts=max_attempts, customized_backoff=v2.CustomizedBackoff(next=steps)),
-            version=1,
-            changed_ms=1,
+            version=now_ms,
+            changed_ms=now_ms,
         )
         for address in self._system.broker_addresses:
             await self.ask(address, broker_rpc.PUT_GROUP, broker_pb2.PutGroupRequest(group=group))

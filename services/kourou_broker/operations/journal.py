@@ -176,8 +176,9 @@ class Journal:
                 f"{self._max_call_bytes}",
             )
         if not self._log.writable_messages:
+            # This code says that nothing was stored, and sends clients to another broker.
             raise Refused(
-                definition_pb2.INTERNAL_SERVER_ERROR,
+                definition_pb2.FORBIDDEN,
                 "the broker's disk is nearly full: new messages are refused until space is free again",
             )
         if self.waiting_bytes + size > self._max_waiting_bytes and self.waiting_bytes:
