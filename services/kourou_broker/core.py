@@ -21,6 +21,7 @@ from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.pull import Pulling
 from kourou_broker.operations.retention import Retention
+from kourou_broker.operations.scrubbing import Scrubbing
 from kourou_broker.operations.search import Lookup, Search
 from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.send import Sending
@@ -47,6 +48,8 @@ class Surroundings:
     lookup: Lookup
     fold_to: Callable[[int], Awaitable[bytes]]
     """Makes the snapshot of a log position, outside of this process."""
+    scrub: Callable[[int], Awaitable[str | None]]
+    """Verifies the sealed segment at a base, outside of this process; says what is wrong with it."""
     incarnation: int
     """Random, new at every start."""
     fatal: Callable[[BaseException], None]
@@ -104,16 +107,18 @@ class BrokerCore:
         times = InvisibleTimes(default_ms=settings.invisible_time_ms)
         self.deliveries = Deliveries(context, self.assignments, times)
         self._retention = self._build_retention(settings, surroundings, reader)
-        self._retention_task: asyncio.Task[None] | None = None
+        self._scrubbing = Scrubbing(self.log, surroundings.scrub, settings.scrub_interval_s)
+        self._tasks: list[asyncio.Task[None]] = []
         self._connect()
 
     def start(self) -> None:
-        self._retention_task = asyncio.get_running_loop().create_task(self._retention.run())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._retention.run()), loop.create_task(self._scrubbing.run())]
 
     async def close(self) -> None:
         """Everything is on the disk, and nothing waits any more."""
-        if self._retention_task is not None:
-            self._retention_task.cancel()
+        for task in self._tasks:
+            task.cancel()
         self.deliveries.close()
         self.clients.close()
         await self.journal.durable()

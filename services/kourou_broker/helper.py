@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from kourou_broker.log.file_medium import FileMedium
+from kourou_broker.log.repair import scrub
 from kourou_broker.state import fold
 
 A = TypeVarTuple("A")
@@ -43,6 +44,10 @@ class Helper:
         """The snapshot of a log position."""
         return await self.run(_fold_to, self._folder, position)
 
+    async def scrub(self, base: int) -> str | None:
+        """What is wrong with the sealed segment at that base."""
+        return await self.run(_scrub, self._folder, base)
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
@@ -51,6 +56,11 @@ class Helper:
 def _fold_to(folder: Path, position: int) -> bytes:
     with closing(FileMedium(folder, read_only=True)) as medium:
         return fold.snapshot_at(medium, position)
+
+
+def _scrub(folder: Path, base: int) -> str | None:
+    with closing(FileMedium(folder, read_only=True)) as medium:
+        return scrub(medium, base)
 
 
 @contextmanager

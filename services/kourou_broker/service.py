@@ -119,6 +119,7 @@ class Broker:
             background=workers[2],
             lookup=Lookup(self._settings.data, helper.run),
             fold_to=helper.fold_to,
+            scrub=helper.scrub,
             incarnation=secrets.randbits(64),
             fatal=_stop_at_once,
         )

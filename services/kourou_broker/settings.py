@@ -72,6 +72,10 @@ class BrokerSettings(ServiceSettings):
         default=512 * _MIB, ge=0, description="With less free space on the disk, new messages are refused. Bytes."
     )
 
+    scrub_interval_s: float = Field(
+        default=600, gt=0, description="How often one sealed segment is verified in the background, seconds."
+    )
+
     auto_create_groups: bool = Field(default=False, description="Make an unknown consumer group when it is first used.")
     max_pending_messages: int = Field(
         default=65536,

@@ -12,6 +12,7 @@ from typing import Any
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.core import BrokerCore, Surroundings
+from kourou_broker.log.repair import scrub
 from kourou_broker.operations.assignment import QueueId
 from kourou_broker.operations.search import Place
 from kourou_broker.rpc.administering import AdministeringDoor
@@ -165,6 +166,9 @@ class Shard:
             await asyncio.sleep(self.rng.random() * 0.1)
             return fold.snapshot_at(medium, position)
 
+        async def scrub_segment(base: int) -> str | None:
+            return scrub(medium, base)
+
         def worker() -> SimWorker:
             return SimWorker(lambda: self.rng.random() * self.max_sync_s, power_cut)
 
@@ -176,6 +180,7 @@ class Shard:
             background=worker(),
             lookup=NoLookup(),
             fold_to=fold_to,
+            scrub=scrub_segment,
             incarnation=self.rng.getrandbits(64),
             fatal=fatal,
         )

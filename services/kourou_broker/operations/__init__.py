@@ -2,5 +2,5 @@
 
 journal turns what meets in one turn into one frame; message and section_reader know the stored form; send, delivery
 (with subscription and receipt), pull and offsets are what clients ask; definitions and search what operators
-ask; clients and assignment are soft state; retention and snapshots keep the log in bounds.
+ask; clients and assignment are soft state; retention, snapshots and scrubbing keep the log in bounds and whole.
 """
