@@ -33,6 +33,7 @@ from kourou_broker.state.definitions import Name
 from kourou_service.clock import Clock
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
+_PROGRESS_EVERY_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class BrokerCore:
             _log_options(settings),
             position,
             apply,
+            _progress_log(clock),
             reader=surroundings.reader,
             background=surroundings.background,
         )
@@ -178,6 +180,19 @@ class BrokerCore:
             retention_bytes=settings.retention_bytes,
             interval_s=settings.retention_interval_s,
         )
+
+
+def _progress_log(clock: Clock) -> Callable[[int, int], None]:
+    """Tells of a recovery that takes its time."""
+    next_ms = clock.now_ms() + _PROGRESS_EVERY_MS
+
+    def on_progress(position: int, of: int) -> None:
+        nonlocal next_ms
+        if clock.now_ms() >= next_ms:
+            next_ms = clock.now_ms() + _PROGRESS_EVERY_MS
+            _logger.info("reading the log", position=position, of=of)
+
+    return on_progress
 
 
 def _log_options(settings: BrokerSettings) -> LogOptions:
