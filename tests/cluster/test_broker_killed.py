@@ -1,7 +1,8 @@
 """A broker is killed under load, and comes back: nothing that was promised is lost."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from kourou import AsyncSimpleConsumer
 from tests.cluster.cluster import Cluster, is_running, processes_below
@@ -26,7 +27,7 @@ async def test_a_broker_killed_twice_under_load(new_cluster: Callable[..., Clust
                 await asyncio.to_thread(broker.kill)
                 await load.progressed(300)  # the other broker takes them all
                 await asyncio.to_thread(broker.start)
-                await eventually(lambda: not any(map(is_running, helpers)), what="the end of the killed one's helpers")
+                await eventually(partial(_all_ended, helpers), what="the end of the killed one's helpers")
             await load.progressed(500)
             await load.finish(operator)
         print(f"{len(load.acknowledged)} sent, errors: {load.errors}")
@@ -39,3 +40,7 @@ async def test_a_broker_killed_twice_under_load(new_cluster: Callable[..., Clust
         await eventually(lambda: load.settled(operator), 15, what="no lag after the restart")
         async with AsyncSimpleConsumer("simple", {"load": "*"}, cluster.namesrv) as consumer:
             assert await consumer.receive(wait_s=2) == []
+
+
+def _all_ended(pids: Sequence[int]) -> bool:
+    return not any(map(is_running, pids))

@@ -127,9 +127,7 @@ async def test_surplus_members_are_idle_until_they_are_needed(cluster: Cluster, 
         assert min(counts[:2]) > 0
 
 
-async def test_a_killed_member_is_replaced(
-    cluster: Cluster, operator: Operator, name: str, tmp_path: Path
-) -> None:
+async def test_a_killed_member_is_replaced(cluster: Cluster, operator: Operator, name: str, tmp_path: Path) -> None:
     await operator.create_topic(name, QUEUES)
     await operator.create_group(name)
     program = Path(__file__).with_name("member.py")

@@ -44,7 +44,9 @@ async def send(cluster: Cluster, topic: str, *bodies: str, key: str | None = Non
         ]
 
 
-async def test_a_broker_is_taken_off_and_put_on_again(cluster: Cluster, operator: Operator, shell: Shell, name: str) -> None:
+async def test_a_broker_is_taken_off_and_put_on_again(
+    cluster: Cluster, operator: Operator, shell: Shell, name: str
+) -> None:
     await operator.create_topic(name, QUEUES)
     await operator.create_group(name)
     async with AsyncExitStack() as stack:
@@ -152,7 +154,9 @@ async def test_messages_are_found(cluster: Cluster, operator: Operator, shell: S
     assert await shell.rows("message", "find", "--topic", name, "--key", "none") == []
 
 
-async def test_live_clients_are_listed_with_their_groups(cluster: Cluster, operator: Operator, shell: Shell, name: str) -> None:
+async def test_live_clients_are_listed_with_their_groups(
+    cluster: Cluster, operator: Operator, shell: Shell, name: str
+) -> None:
     await operator.create_topic(name, QUEUES)
     await operator.create_group(name)
 
@@ -185,7 +189,9 @@ async def test_live_clients_are_listed_with_their_groups(cluster: Cluster, opera
     await eventually(gone, 10, 0.5)
 
 
-async def test_topics_and_groups_are_changed_and_deleted(cluster: Cluster, operator: Operator, shell: Shell, name: str) -> None:
+async def test_topics_and_groups_are_changed_and_deleted(
+    cluster: Cluster, operator: Operator, shell: Shell, name: str
+) -> None:
     await shell.run("topic", "create", name, "--queues", "2")
     assert "exists" in await shell.run("topic", "create", name, "--queues", "3", code=1)
     await shell.run("topic", "change", name, "--queues", "3")

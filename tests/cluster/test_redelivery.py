@@ -104,10 +104,12 @@ async def test_a_long_handler_keeps_its_message(new_cluster: Callable[..., Clust
         await operator.create_topic("long")
         await operator.create_group("workers", shared=True)
         await send(cluster, Message("long", b"x"))
-        async with AsyncPushConsumer("workers", {"long": "*"}, work, cluster.namesrv):
-            async with AsyncPushConsumer("workers", {"long": "*"}, work, cluster.namesrv):
-                await asyncio.wait_for(done.wait(), 15)
-                await eventually(lambda: _no_lag(operator, "workers", "long"))
+        async with (
+            AsyncPushConsumer("workers", {"long": "*"}, work, cluster.namesrv),
+            AsyncPushConsumer("workers", {"long": "*"}, work, cluster.namesrv),
+        ):
+            await asyncio.wait_for(done.wait(), 15)
+            await eventually(lambda: _no_lag(operator, "workers", "long"))
         assert heard == [1]
 
 

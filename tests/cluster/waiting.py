@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ async def eventually(
         answer = None
         try:
             found = probe()
-            answer = await found if inspect.isawaitable(found) else found
+            answer = cast("T", await found if inspect.isawaitable(found) else found)
             if answer:
                 return answer
         except AssertionError as error:

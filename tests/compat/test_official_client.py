@@ -153,9 +153,7 @@ async def test_what_cannot_be_sent_is_refused_clearly(official: Official, operat
         ("normal", f"{name}-unknown"): f"failed to fetch topic:{name}-unknown",
         ("large", name): "IllegalArgumentException",
     }
-    results = await asyncio.gather(
-        *(official.run("send_failing", topic=topic, kind=kind) for kind, topic in wrong)
-    )
+    results = await asyncio.gather(*(official.run("send_failing", topic=topic, kind=kind) for kind, topic in wrong))
     for (kind, topic), expected, result in zip(wrong, wrong.values(), results, strict=True):
         assert expected in result, f"{kind} to {topic}: {result}"
 
