@@ -128,7 +128,7 @@ class Producer:
             queue = int(str(reply.trailing[STORED_HEADER]).split(".")[0])
             ledger.stored(messages, [entry.offset for entry in answer.entries], queue, ends)
         else:
-            assert answer.status.code in (Code.FORBIDDEN, Code.TOO_MANY_REQUESTS), answer.status
+            assert answer.status.code in (Code.FORBIDDEN, Code.PAYLOAD_TOO_LARGE), answer.status
             ledger.not_stored(messages, "refused")
             ledger.counts["sends refused"] += 1
 

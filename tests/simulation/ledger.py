@@ -305,7 +305,9 @@ class Ledger:
             hold = group.holds.get(place)
             if letters_expired and hold is not None and hold.attempt == group.max_attempts:
                 continue
-            if place.offset < first_offsets[place.topic, place.queue] and (hold is None or hold.void or not hold.certain):
+            if place.offset < first_offsets[place.topic, place.queue] and (
+                hold is None or hold.void or not hold.certain
+            ):
                 self.counts["expired"] += 1
                 continue
             raise AssertionError(f"{group.name}: {message.id} at {place} was lost, {message.outcome}, held as {hold}")
