@@ -85,7 +85,7 @@ class Retention:
         trimmed: list[tuple[Queue, int]] = []  # all in this turn: what comes later is above the boundary
         for topic in self._state.topics.values():
             for queue in topic.queues:
-                keep_from = first.get((topic.id, queue.id), queue.next_offset)
+                keep_from = first.get((topic.id, queue.id), queue.first_offset)  # else nothing of it goes
                 if keep_from > queue.first_offset or queue.carried:
                     trimmed.append((queue, keep_from))
         await self._carry_all(trimmed, boundary)

@@ -157,3 +157,17 @@ async def test_a_start_needs_only_the_newest_snapshot() -> None:
     assert (await broker.offset()).offset == await _first(broker) + 3, (
         "a damaged snapshot is passed over for the one before"
     )
+
+
+@simulated
+async def test_a_topic_that_came_after_what_goes_keeps_its_messages() -> None:
+    broker = await _broker(retention_bytes=48 * KIB)
+    await _fill(broker, 100)
+    await broker.put_topic("late")
+    await broker.send_ids("late-1", "late-2", topic="late")
+    await broker.shard.process.start(broker.core.check_retention())
+    await _fill(broker, 15, 200)
+    await broker.shard.process.start(broker.core.check_retention())
+    assert await _first(broker) > 0, "the test dropped nothing"
+    assert (await broker.query_offset(definition_pb2.BEGINNING, topic="late")).offset == 0
+    assert ids(await broker.receive(topic="late")) == ["late-1", "late-2"]
