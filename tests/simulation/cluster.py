@@ -6,14 +6,13 @@ disk and lookup are the only parts that are not the broker's own; the doors open
 import asyncio
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.core import BrokerCore, Surroundings
 from kourou_broker.log.repair import scrub
-from kourou_broker.operations.assignment import QueueId
 from kourou_broker.operations.search import Place
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.delivered import Deliverer
@@ -35,6 +34,8 @@ from tests.simulation.disk import PowerCut, SimDisk, SimMedium, SimWorker
 from tests.simulation.time import Process, SimulatedClock
 
 SEGMENT_BYTES = 64 * 1024
+
+Serve = Callable[[BrokerCore], Awaitable[None]]
 
 
 @functools.cache
@@ -94,35 +95,34 @@ class Shard:
         self.process = Process(name)
         self.core: BrokerCore | None = None
         self.doors: DirectEngine | None = None
-        self.runs = 0
         self.max_sync_s = 0.01
         self.on_crash: Callable[[], None] = lambda: None
         """Called when power went or a write failed, and the process is gone."""
         self.on_recovered: Callable[[State], None] = lambda _state: None
         """Called after each recovery, before anybody can change the state."""
 
-    async def start(self, new_engine: Callable[[], Engine] | None = None, process: Process | None = None) -> None:
-        """Recovery and the doors. Raises LogError, PowerCut."""
-        self.runs += 1
+    async def start(self, process: Process | None = None, serve: Serve | None = None) -> None:
+        """Recovery, then `serve`, which opens the doors: without a network if not told otherwise.
+
+        Raises LogError, PowerCut.
+        """
         self.process = process or Process(self.name)
         medium = SimMedium(self.disk)
         try:
-            await self.process.start(self._start(medium, new_engine))
+            await self.process.start(self._start(medium, serve or self._serve_directly))
         except PowerCut:
             self.cut_power()
             raise
 
-    async def _start(self, medium: SimMedium, new_engine: Callable[[], Engine] | None) -> None:
+    async def _start(self, medium: SimMedium, serve: Serve) -> None:
         self.core = core = BrokerCore(self.settings, self._surroundings(medium))
         self.on_recovered(core.state)
-        if new_engine is None:
-            engine: Engine = DirectEngine(self.process)
-            self.doors = engine
-        else:
-            engine = new_engine()
-        open_doors(core, self.settings, self.clock, engine)
+        await serve(core)
+
+    async def _serve_directly(self, core: BrokerCore) -> None:
+        self.doors = DirectEngine(self.process)
+        open_doors(core, self.settings, self.clock, self.doors, OwnRoutes(core, self.name))
         core.start()
-        await engine.start()
 
     async def stop(self) -> None:
         """Cleanly: everything is on the disk."""
@@ -186,8 +186,8 @@ class Shard:
         )
 
 
-def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock, engine: Engine) -> None:
-    """As kourou_broker.service does it, for a broker alone in its cluster."""
+def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock, engine: Engine, routes: Any) -> None:
+    """As kourou_broker.service does it; `routes` answers `ask` as kourou_broker.routes.Routes does."""
     deliverer = Deliverer(f"{settings.name}:10911")
     status = BrokerStatus(
         cluster=settings.cluster,
@@ -208,7 +208,6 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
     )
     SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
     OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
-    routes: Any = OwnRoutes(core, settings.name)
     RoutingDoor(
         names=ListenerNames(settings.listeners, settings.fallback_listener),
         routes=routes,
@@ -229,10 +228,6 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         clock=clock,
     ).open(engine)
     open_unsupported(engine)
-
-
-def queue_ids(name: str, queues: int) -> list[QueueId]:
-    return [QueueId(name, number) for number in range(queues)]
 
 
 def topic_definition(name: str, queues: int = 1, version: int = 1, **fields: Any) -> record_pb2.Topic:

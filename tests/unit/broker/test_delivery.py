@@ -292,6 +292,25 @@ async def test_what_a_client_was_lent_and_did_not_wait_for_comes_soon_to_another
     assert ids(received) == NUMBERS
 
 
+@pytest.mark.parametrize("attempt_id", ["", "a"])
+@simulated
+async def test_an_answer_that_broke_off_is_not_kept_for_a_live_push_consumer(attempt_id: str) -> None:
+    broker = await _broker(*NUMBERS)
+    broker.connect("push")
+    await asyncio.sleep(0.01)
+    fields: dict[str, Any] = {"queue": 0, "client": "push", "auto_renew": True, "attempt_id": attempt_id}
+    broken = asyncio.ensure_future(broker.receive(**fields))
+    while not broker.core.state.progress:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    broken.cancel()
+    await asyncio.wait((broken,))
+    assert broken.cancelled()
+    again = await broker.receive(**{**fields, "wait_s": 10, "attempt_id": "another"})
+    assert ids(again) == NUMBERS
+    assert {attempt(one) for one in again} == {2}
+
+
 @simulated
 async def test_no_fresh_messages_past_the_bound_of_pending_ones() -> None:
     broker = await _broker(*NUMBERS, max_pending_messages=4)

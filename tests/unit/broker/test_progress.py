@@ -103,4 +103,4 @@ def test_settling_in_any_order_leaves_nothing_behind(order: list[int]) -> None:
     for count, offset in enumerate(order, 1):
         progress.settle([offset])
         assert progress.low == min({*range(30)} - {*order[:count]}, default=30)
-    assert not progress._order  # pyright: ignore[reportPrivateUsage] (memory is bounded by what is pending)
+    assert not progress.pending

@@ -84,6 +84,8 @@ def test_carried_messages(at: int, stored_ms: int, body: bytes) -> None:
 
 # The fold
 
+_IDS = st.sampled_from((1, 1, 1, 2, 3))
+_QUEUES = st.sampled_from((0, 0, 1, 3))
 _LENT = st.lists(st.integers(0, 30), unique=True, max_size=8).map(sorted)
 
 
@@ -93,15 +95,16 @@ def _steps(draw: st.DrawFn) -> list[tuple[Any, ...]]:
     one = st.one_of(
         st.tuples(st.just("topic"), st.sampled_from("ab"), st.integers(1, 3), st.booleans()),
         st.tuples(st.just("group"), st.sampled_from("xy"), st.booleans()),
-        st.tuples(st.just("messages"), st.integers(1, 4), st.integers(0, 3), st.integers(1, 5)),
-        st.tuples(st.just("lease"), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3), _LENT),
-        st.tuples(st.just("ack"), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3), _LENT),
-        st.tuples(st.just("offset"), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3), st.integers(0, 30)),
-        st.tuples(st.just("trim"), st.integers(1, 4), st.integers(0, 3), st.integers(0, 30)),
-        st.tuples(st.just("carry"), st.integers(1, 4), st.integers(0, 3), st.integers(0, 30)),
+        st.tuples(st.just("messages"), _IDS, _QUEUES, st.integers(1, 5)),
+        st.tuples(st.just("lease"), _IDS, _IDS, _QUEUES, _LENT),
+        st.tuples(st.just("ack"), _IDS, _IDS, _QUEUES, _LENT),
+        st.tuples(st.just("offset"), _IDS, _IDS, _QUEUES, st.integers(0, 30)),
+        st.tuples(st.just("trim"), _IDS, _QUEUES, st.integers(0, 30)),
+        st.tuples(st.just("carry"), _IDS, _QUEUES, st.integers(0, 30)),
         st.tuples(st.just("broker"), st.sampled_from((definition_pb2.READ, definition_pb2.READ_WRITE))),
     )
-    return draw(st.lists(one, max_size=40))
+    there = [("topic", "a", 3, False), ("group", "x", False), ("messages", 1, 0, 5), ("messages", 1, 1, 5)]
+    return [*there, *draw(st.lists(one, max_size=40))]
 
 
 def _section(state: State, step: tuple[Any, ...], number: int) -> Section | None:
