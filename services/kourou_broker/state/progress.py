@@ -1,7 +1,6 @@
 """How far one group has come in one queue."""
 
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
 
 from kourou_broker.state.records import Lease
 
@@ -13,7 +12,7 @@ class Progress:
     up nobody, and memory is bounded by what is pending, which the operations limit.
     """
 
-    __slots__ = ("_order", "group", "high", "pending", "queue", "topic")
+    __slots__ = ("group", "high", "pending", "queue", "topic")
 
     def __init__(self, group: int, topic: int, queue: int, high: int) -> None:
         self.group = group
@@ -21,24 +20,17 @@ class Progress:
         self.queue = queue
         self.high = high
         self.pending: dict[int, Lease] = {}
-        self._order: list[int] = []  # a heap of the pending offsets; settled ones leave it when they come up
 
     @property
     def low(self) -> int:
-        """The lowest offset that is not settled."""
-        order = self._order
-        while order and order[0] not in self.pending:
-            heappop(order)
-        return order[0] if order else self.high
+        """The lowest offset that is not settled. It looks at all that is pending: only people ask for it."""
+        return min(self.pending, default=self.high)
 
     def lend(self, lease: Lease, high: int) -> None:
         """Only what is fresh or pending can be lent: what was settled in the same turn stays settled."""
         for offset in lease.offsets:
-            if offset >= self.high:
-                heappush(self._order, offset)
-            elif offset not in self.pending:
-                continue
-            self.pending[offset] = lease
+            if offset >= self.high or offset in self.pending:
+                self.pending[offset] = lease
         self.high = max(self.high, high)
 
     def settle(self, offsets: Iterable[int]) -> None:
@@ -47,7 +39,6 @@ class Progress:
 
     def set(self, offset: int) -> None:
         self.pending.clear()
-        self._order.clear()
         self.high = offset
 
     def trim(self, first_offset: int) -> None:
@@ -58,8 +49,6 @@ class Progress:
         for lease in leases:
             for offset in lease.offsets:
                 self.pending[offset] = lease
-        self._order = list(self.pending)
-        heapify(self._order)
 
     def leases(self) -> list[tuple[Lease, list[int]]]:
         """Each lease with the offsets that it still holds."""
