@@ -101,8 +101,8 @@ class Load:
 
     def check(self) -> None:
         """What holds, whatever was killed."""
-        assert not self.missing()
-        assert not self.came_again
+        assert not self.missing(), self.missing()
+        assert not self.came_again, f"delivered again after they were settled: {self.came_again}"
         places = Counter(self.acknowledged.values())
         assert max(places.values()) == 1, f"one place for several messages: {places.most_common(3)}"
         for body, place in self.acknowledged.items():
@@ -145,7 +145,8 @@ class Load:
                 place = Place.of(message)
                 if place in self.confirmed:
                     self.came_again.append(place)
-                assert self.received.setdefault(place, message.body) == message.body
+                before = self.received.setdefault(place, message.body)
+                assert before == message.body, f"{before} and {message.body} at {place}"
             await self._settle(consumer, messages)
 
     async def _settle(self, consumer: AsyncSimpleConsumer, messages: list[ReceivedMessage]) -> None:

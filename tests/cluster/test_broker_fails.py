@@ -1,6 +1,7 @@
-"""A broker is killed under load, and comes back: nothing that was promised is lost."""
+"""A broker is killed under load, or hangs, and comes back: nothing that was promised is lost."""
 
 import asyncio
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -40,6 +41,28 @@ async def test_a_broker_killed_twice_under_load(new_cluster: Callable[..., Clust
         await eventually(lambda: load.settled(operator), 15, what="no lag after the restart")
         async with AsyncSimpleConsumer("simple", {"load": "*"}, cluster.namesrv) as consumer:
             assert await consumer.receive(wait_s=2) == []
+
+
+async def test_a_broker_that_hangs(new_cluster: Callable[..., Cluster]) -> None:
+    """Its connections stay, and nothing answers: producers go to the other broker within their time-out."""
+    cluster = new_cluster()
+    broker = cluster.broker("broker-a")
+    async with Operator(cluster) as operator:
+        await operator.create_topic("load", queues=4)
+        await operator.create_group("simple")
+        load = Load(cluster.namesrv, "load", "simple")
+        async with load.running():
+            await load.progressed(300)
+            broker.signal(signal.SIGSTOP)
+            try:
+                # Longer than a producer's time-out: what first goes to the one that hangs takes most of it.
+                await load.progressed(50)
+            finally:
+                broker.signal(signal.SIGCONT)
+            await load.progressed(300)
+            await load.finish(operator)
+        load.check()
+        assert not [error for error in load.errors if error.startswith("send")], load.errors
 
 
 def _all_ended(pids: Sequence[int]) -> bool:
