@@ -84,7 +84,9 @@ class Client:
             raise
 
     def _route_changed(self) -> None:
-        self.session.follow(self.routes.addresses)
+        # A pull that ends late must not bring back a client that has said goodbye.
+        if not self._closed:
+            self.session.follow(self.routes.addresses)
 
     async def close(self) -> None:
         """Idempotent."""

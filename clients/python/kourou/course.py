@@ -44,7 +44,9 @@ class Course:
         """Raises Forbidden when the topic has no writable queue."""
         queues = route.writable
         if not queues:
-            raise Forbidden(v2.FORBIDDEN, f"topic {route.topic} has no queue that takes messages now")
+            self._elsewhere = False
+            text = f"topic {route.topic} has no queue that takes messages now; `kourou route {route.topic}` shows them"
+            raise Forbidden(v2.FORBIDDEN, text)
         if self._stay and self._queue is not None:
             queues = [queue for queue in queues if queue.address == self._queue.address] or queues
         else:

@@ -140,6 +140,7 @@ class AsyncProducer:
         raise AssertionError("the tries end with a result or an error")
 
     async def _try(self, course: Course, messages: list[v2.Message], timeout_s: float) -> list[SendResult]:
+        self._client.check_open()  # a send that fails because of `close` is not tried again
         route = await self._client.routes.get(course.topic)
         queue = course.next_queue(route)
         try:

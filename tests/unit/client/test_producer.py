@@ -269,7 +269,7 @@ async def test_closing_ends_what_is_being_sent():
         sends = [asyncio.create_task(producer.send(message())) for _ in range(1000)]
         await until(lambda: len(c.brokers[0].sends) == 5)
         await producer.close()
-        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        outcomes = await asyncio.wait_for(asyncio.gather(*sends, return_exceptions=True), 5)
         assert {type(outcome) for outcome in outcomes} == {ClosedError}
 
 
