@@ -181,6 +181,8 @@ def _body_fault(body: object) -> str | None:
 def _tag_fault(tag: str | None) -> str | None:
     if tag is None:
         return None
+    if fault := _text_fault("tag", tag):
+        return fault
     if not tag.strip():
         return "the tag is blank"
     if "|" in tag:
@@ -191,11 +193,29 @@ def _tag_fault(tag: str | None) -> str | None:
 def _keys_fault(keys: Sequence[str]) -> str | None:
     if isinstance(keys, str):
         return f"keys is one string, not a sequence of strings: [{keys!r}] would be right"
-    return next((f"the key {key!r} is blank" for key in keys if not key.strip()), None)
+    for key in keys:
+        if fault := _text_fault("key", key):
+            return fault
+        if not key.strip():
+            return f"the key {key!r} is blank"
+    return None
 
 
 def _properties_fault(properties: Mapping[str, str]) -> str | None:
+    for text in (*properties, *properties.values()):
+        if fault := _text_fault("property", text):
+            return fault
     return "a property has an empty name" if "" in properties else None
+
+
+def _text_fault(what: str, text: object) -> str | None:
+    if not isinstance(text, str):
+        return f"the {what} {text!r} is {type(text).__name__}, not str"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # as of a command line that is not UTF-8
+        return f"the {what} {text!r} is no Unicode text"
+    return None
 
 
 def _gunzip(packed: bytes) -> bytes:

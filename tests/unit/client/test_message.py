@@ -25,6 +25,11 @@ def of(body: bytes, encoding: v2.Encoding = v2.IDENTITY) -> ReceivedMessage:
         ("one string", {"keys": "order-1"}),
         ("blank", {"keys": ["a", ""]}),
         ("empty name", {"properties": {"": "x"}}),
+        ("key '.udcff' is no Unicode", {"keys": ["\udcff"]}),
+        ("key 7 is int", {"keys": [7]}),
+        ("property '.udcff' is no Unicode", {"properties": {"x": "\udcff"}}),
+        ("property 7 is int", {"properties": {"x": 7}}),
+        ("tag 7 is int", {"tag": 7}),
         ("topic name", {"topic": "no spaces"}),
     ],
 )
