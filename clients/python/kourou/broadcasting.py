@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,6 +55,8 @@ class BroadcastQueues:
         self._start_at = options.start
         path = options.offsets_path or OFFSETS_FOLDER / f"{group}.json"
         self._offsets = OffsetFile(path.expanduser())
+        # One thread: what a cancelled keeper is still writing comes before the last write.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="kourou offsets")
         self._pulls: dict[Queue, asyncio.Task[None]] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._hearing: set[Queue] = set()
@@ -79,7 +82,8 @@ class BroadcastQueues:
     async def settle(self) -> None:
         """When the listener has ended: the progress is written."""
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
-        await asyncio.to_thread(self._offsets.close)
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._offsets.close)
+        self._writer.shutdown(wait=False)
 
     async def _set_start(self, topic: str) -> None:
         """Once for a topic: a queue that comes later is new, and begins with its first message."""
@@ -97,9 +101,11 @@ class BroadcastQueues:
 
     async def _follow(self, topic: str) -> None:
         queues = set((await self._client.routes.get(topic)).readable)
-        for gone in [queue for queue in self._pulls if queue.topic == topic and queue not in queues]:
-            # Unlike a lease, a pull that is cancelled loses nothing.
-            self._pulls.pop(gone).cancel()
+        gone = [queue for queue in self._pulls if queue.topic == topic and queue not in queues]
+        # Unlike a lease, a pull that is cancelled loses nothing. One whose messages are with the listener has to note
+        # how far it gets; it ends another time.
+        for queue in set(gone) - self._hearing:
+            self._pulls.pop(queue).cancel()
         for queue in queues - self._pulls.keys():
             self._pulls[queue] = asyncio.create_task(self._pull(queue), name=f"kourou pull {queue}")
 
@@ -108,7 +114,10 @@ class BroadcastQueues:
             await asyncio.sleep(WRITE_INTERVAL_S)
             text = self._offsets.take_changes()
             if text is not None:
-                await asyncio.to_thread(self._offsets.write, text)
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._writer, self._offsets.write, text)
+                except OSError as error:
+                    _log.warning("the progress is not written, and will be tried again: %s", error)
 
     async def _pull(self, queue: Queue) -> None:
         failures = 0

@@ -85,10 +85,11 @@ class Listening:
             message, done = waiting
             try:
                 settled = await self._listen(message)
-            except asyncio.CancelledError:
-                done.cancel()
-                raise
-            except Exception:
+            except (Exception, asyncio.CancelledError, SystemExit):
+                if _is_cancelled():
+                    done.cancel()
+                    raise
+                # Also a SystemExit, which would end the event loop of all clients, is the listener's own failure.
                 _log.exception("the listener failed on %s", message)
                 settled = False
             if not done.done():
@@ -102,3 +103,9 @@ class Listening:
             if inspect.isawaitable(result):  # of a lambda around a coroutine function
                 result = await result
         return result is not False
+
+
+def _is_cancelled() -> bool:
+    """The worker itself, not something that the listener waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

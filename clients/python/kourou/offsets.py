@@ -42,19 +42,26 @@ class OffsetFile:
         return json.dumps(self._offsets, indent=1, sort_keys=True)
 
     def write(self, text: str) -> None:
-        """All or nothing, also through a power failure. Blocks; may run in a thread."""
+        """All or nothing, also through a power failure. Blocks; may run in a thread, one at a time. Raises OSError."""
         new = self._path.with_name(self._path.name + ".new")
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        try:
+            with new.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+        except OSError:
+            self._changed = True
+            raise
 
     def close(self) -> None:
-        text = self.take_changes()
-        if text is not None:
-            self.write(text)
-        os.close(self._lock_fd)
+        """Writes what is not written yet. Raises OSError."""
+        try:
+            text = self.take_changes()
+            if text is not None:
+                self.write(text)
+        finally:
+            os.close(self._lock_fd)
 
 
 Offsets = dict[str, dict[str, dict[str, int]]]

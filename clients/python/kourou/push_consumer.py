@@ -79,9 +79,10 @@ class AsyncPushConsumer:
         await self.close()
 
     async def start(self) -> None:
-        """Raises what stands in the way, such as TopicNotFound or ConnectionFailed."""
+        """Raises what stands in the way, such as TopicNotFound or ConnectionFailed; then it can be tried again."""
         if self._intake is not None:
             return
+        self._client.check_open()
         if self._broadcasting is None:
             self._intake = AssignedQueues(self._client, self._group, self._subscriptions, self._listening)
         else:
@@ -89,18 +90,27 @@ class AsyncPushConsumer:
                 self._client, self._group, self._subscriptions, self._listening, self._broadcasting
             )
         with self._client.in_use():
-            self._listening.start()
-            await self._intake.start()
+            try:
+                self._listening.start()
+                await self._intake.start()
+            except BaseException:
+                await self._stop()
+                raise
 
     async def close(self) -> None:
         """Takes no more messages, waits for the listener within the grace, settles what it is done with, and says
         goodbye, so that the rest goes to other members at once."""
+        try:
+            await self._stop()
+        finally:
+            await self._client.close()
+
+    async def _stop(self) -> None:
         intake, self._intake = self._intake, None
         if intake is not None:
             await intake.stop()
             await self._listening.close(self._close_grace_s)
             await intake.settle()
-        await self._client.close()
 
     def _settings(self) -> v2.Settings:
         return settings.subscribing(self._client_type, self._group, self._subscriptions)

@@ -107,6 +107,35 @@ async def test_progress_is_written_while_running(c, tmp_path, monkeypatch):
         await until(lambda: path.exists() and json.loads(path.read_text())["t"]["broker-a"]["0"] == 2)
 
 
+async def test_progress_is_written_again_after_a_full_disk(c, tmp_path, monkeypatch):
+    monkeypatch.setattr(broadcasting, "WRITE_INTERVAL_S", 0.02)
+    path = tmp_path / "a.json"
+    (tmp_path / "a.json.new").mkdir()  # what is written first
+    store(c.brokers[0], b"1")
+    async with Member(c, path) as member:
+        await until(lambda: member.heard)
+        await asyncio.sleep(0.1)
+        assert not path.exists()
+        (tmp_path / "a.json.new").rmdir()
+        await until(lambda: path.exists() and json.loads(path.read_text())["t"]["broker-a"]["0"] == 1)
+
+
+async def test_a_queue_that_goes_while_its_messages_are_heard_keeps_its_progress(c, tmp_path, monkeypatch):
+    monkeypatch.setattr(broadcasting, "ROUTE_CHECK_INTERVAL_S", 0.02)
+    store(c.brokers[0], *(b"%d" % i for i in range(10)))
+    gate = asyncio.Event()
+    async with Member(c, tmp_path / "a.json", gate=gate) as member:
+        await until(lambda: len(member.heard) == 3)
+        c.topics["t"] = 0
+        await member.consumer._client.routes.pull("t")
+        await asyncio.sleep(0.1)
+        gate.set()
+        await until(lambda: len(member.heard) == 10)
+        await until(lambda: not member.consumer._intake._pulls)
+        assert member.consumer._listening._count == 0
+    assert json.loads((tmp_path / "a.json").read_text()) == {"t": {"broker-a": {"0": 10}}}
+
+
 async def test_an_offset_that_is_gone_goes_on_at_the_first(c, tmp_path):
     (tmp_path / "a.json").write_text('{"t": {"broker-a": {"0": 77}}}')
     store(c.brokers[0], b"1")

@@ -213,11 +213,34 @@ async def test_closing_does_not_wait_longer_than_the_grace():
         assert acked(c.brokers[0]) == []
 
 
-async def test_starting_says_what_stands_in_the_way():
+async def test_starting_says_what_stands_in_the_way_and_can_be_tried_again():
     async with cluster() as c:
+        assign_whole_brokers(c)
+        consumer = AsyncPushConsumer("g", {"late": "*"}, _heed, c.namesrv)
         with pytest.raises(TopicNotFound):
-            async with AsyncPushConsumer("g", {"nope": "*"}, _heed, c.namesrv):
-                pass
+            await consumer.start()
+        c.topics["late"] = 1
+        await consumer.start()
+        c.brokers[0].ready["late"].append(received("late", b"x", "h"))
+        await until(lambda: acked(c.brokers[0]) == ["h"])
+        await consumer.close()
+
+
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
+async def test_no_error_of_the_listener_ends_its_worker(error):
+    def listener(message: ReceivedMessage) -> None:
+        if message.body == b"bad":
+            raise error
+
+    async def async_listener(message: ReceivedMessage) -> None:
+        listener(message)
+
+    for each in (listener, async_listener):
+        async with cluster() as c:
+            assign_whole_brokers(c)
+            async with AsyncPushConsumer("g", {"t": "*"}, each, c.namesrv, concurrency=1):
+                c.brokers[0].ready["t"] += [received("t", b"bad", "h1"), received("t", b"fine", "h2")]
+                await until(lambda: c.brokers[0].changes and acked(c.brokers[0]) == ["h2"])
 
 
 async def test_settings_and_type():
