@@ -48,6 +48,10 @@ class DueLeases:
         self._given_back.add(lease)
         self.watch(queue, lease, at_ms)
 
+    def ended(self, lease: Lease) -> None:
+        """The lease came up and holds nothing any more."""
+        self._given_back.discard(lease)
+
     def client_gone(self, client_id: str, now_ms: int) -> None:
         """What the client was to keep while it lived is due now; an explicit invisible time always runs out."""
         for heap in self._heaps.values():

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import structlog
@@ -59,6 +60,26 @@ class Poll:
     def end(self, deliveries: Sequence[Delivery] = ()) -> None:
         if not self.answer.done():
             self.answer.set_result(list(deliveries))
+
+
+class _Batch:
+    """What goes into one answer, and the room that is left in it."""
+
+    __slots__ = ("deliveries", "room", "room_bytes")
+
+    def __init__(self, size: int) -> None:
+        self.deliveries: list[Delivery] = []
+        self.room = size
+        self.room_bytes = MAX_BATCH_BYTES
+
+    @property
+    def full(self) -> bool:
+        return self.room <= 0 or self.room_bytes <= 0
+
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        self.deliveries += deliveries
+        self.room -= len(deliveries)
+        self.room_bytes -= sum(len(delivery.message.head) for delivery in deliveries)
 
 
 class LeaseNumbers:
@@ -199,18 +220,19 @@ class Subscription:
             return []
         if poll.attempt_id and (again := await self._again(poll)):
             return again
-        taken: list[Delivery] = []
-        size = 0
+        batch = _Batch(poll.batch_size)
         for queue in self._candidates(poll):
-            for take in (self._take_due, self._take_fresh):
-                room = poll.batch_size - len(taken)
-                if room <= 0 or size >= MAX_BATCH_BYTES or poll.answer.done():
-                    break
-                deliveries = await take(queue, poll, room, MAX_BATCH_BYTES - size)
-                size += sum(len(delivery.message.head) for delivery in deliveries)
-                taken += deliveries
-        self._remember(poll.attempt_id, taken)
-        return taken
+            if batch.full or poll.answer.done():
+                break
+            try:
+                await self._take_due(queue, poll, batch)
+                if not batch.full and not poll.answer.done():
+                    await self._take_fresh(queue, poll, batch)
+            except Exception:  # it must hold up neither the other queues nor what was lent already
+                name = f"{self.topic.name}/{queue.id}"
+                _logger.exception("a queue cannot be read", queue=name, group=str(self.group.name))
+        self._remember(poll.attempt_id, batch.deliveries)
+        return batch.deliveries
 
     def _candidates(self, poll: Poll) -> Sequence[Queue]:
         queues = self.topic.queues
@@ -219,27 +241,27 @@ class Subscription:
         start = self._next_queue = (self._next_queue + 1) % len(queues)
         return (*queues[start:], *queues[:start])
 
-    async def _take_due(self, queue: Queue, poll: Poll, room: int, _room_bytes: int) -> list[Delivery]:
+    async def _take_due(self, queue: Queue, poll: Poll, batch: _Batch) -> None:
         """Messages whose lease has run out, once more; past the group's attempts they become dead letters."""
         context, due = self._context, self._due
         progress = context.state.progress.get((self.group.id, self.topic.id, queue.id))
-        taken: list[Delivery] = []
-        while progress is not None and len(taken) < room and not poll.answer.done():
+        while progress is not None and not batch.full and not poll.answer.done():
             now_ms = context.clock.now_ms()
             lease = due.take(queue.id, now_ms)
             if lease is None:
                 break
             held = _held(progress, lease)
-            if held and due.renews(lease):
+            if not held:
+                due.ended(lease)
+            elif due.renews(lease):
                 due.watch(queue.id, lease, now_ms + poll.invisible_ms)
-            elif held:
+            else:
                 due.watch(queue.id, lease, now_ms + _LOOK_AGAIN_MS)  # for what is not settled or lent below
-                found = await self._read_held(progress, queue, lease, held[: room - len(taken)])
+                found = await self._read_held(progress, queue, lease, held[: batch.room])
                 if found and lease.attempt >= self.group.max_attempts:
                     self._bury(progress, found)
                 elif found and not poll.answer.done():
-                    taken += self._lend(queue, poll, found, lease.attempt + 1, progress.high)
-        return taken
+                    batch.add(self._lend(queue, poll, found, lease.attempt + 1, progress.high))
 
     async def _read_held(
         self, progress: Progress, queue: Queue, lease: Lease, offsets: Sequence[int]
@@ -251,15 +273,15 @@ class Subscription:
             self._context.journal.settle(progress, gone, Fate.EXPIRED)
         return [message for message in found if message and progress.pending.get(message.offset) is lease]
 
-    async def _take_fresh(self, queue: Queue, poll: Poll, room: int, room_bytes: int) -> list[Delivery]:
+    async def _take_fresh(self, queue: Queue, poll: Poll, batch: _Batch) -> None:
         context = self._context
         key = (self.group.id, self.topic.id, queue.id)
         progress = context.state.progress.get(key)
         start = progress.high if progress is not None else queue.first_offset
         if start >= queue.next_offset or (progress is not None and len(progress.pending) >= context.max_pending):
-            return []
+            return
         taken: list[StoredMessage] = []
-        offset, sections = start, 0
+        offset, sections, room, room_bytes = start, 0, batch.room, batch.room_bytes
         while len(taken) < room and room_bytes > 0:
             section = await self._section(queue, offset)
             if section is None:
@@ -273,6 +295,8 @@ class Subscription:
                         taken.append(message)
                         room_bytes -= len(message.head)
                 offset += 1
+            if offset == section.base + section.count:
+                self._open.pop(queue.id, None)
             sections += 1
             if sections % _SECTIONS_A_SLICE == 0:
                 await asyncio.sleep(0)
@@ -281,9 +305,10 @@ class Subscription:
         progress = context.state.progress.get(key)
         if poll.answer.done() and taken:
             taken, offset = [], taken[0].offset  # what the filter left out need not be read again
-        if offset == start or (progress.high if progress is not None else queue.first_offset) != start:
-            return []  # nothing there, or the offset was set meanwhile: the next round sees where it is now
-        return self._lend(queue, poll, taken, 1, offset)
+        if (progress.high if progress is not None else queue.first_offset) != start:
+            self._woken = True  # the offset was set, or messages expired: the next round sees where it is now
+        elif offset > start:
+            batch.add(self._lend(queue, poll, taken, 1, offset))
 
     async def _section(self, queue: Queue, offset: int) -> MessageSection | None:
         section = self._open.get(queue.id)
@@ -330,9 +355,15 @@ class Subscription:
     def _remember(self, attempt_id: str, deliveries: list[Delivery]) -> None:
         if not attempt_id or not deliveries:
             return
-        while len(self._attempts) >= _MAX_ATTEMPT_IDS:
-            del self._attempts[next(iter(self._attempts))]
+        for oldest in list(islice(self._attempts, 2)):  # those that hold nothing any more go, two for each that comes
+            leases = self._attempts.pop(oldest)
+            if len(self._attempts) < _MAX_ATTEMPT_IDS and any(self._holds(*lease) for lease in leases):
+                self._attempts[oldest] = leases
         self._attempts[attempt_id] = list({(delivery.queue.id, delivery.lease) for delivery in deliveries})
+
+    def _holds(self, queue: int, lease: Lease) -> bool:
+        progress = self._context.state.progress.get((self.group.id, self.topic.id, queue))
+        return progress is not None and any(progress.pending.get(offset) is lease for offset in lease.offsets)
 
     async def _again(self, poll: Poll) -> list[Delivery]:
         """What an earlier call with this attempt id was given and did not get, once more and at the same attempt."""
@@ -340,10 +371,10 @@ class Subscription:
         for queue_id, lease in self._attempts.get(poll.attempt_id, ()):
             queue = self.topic.queues[queue_id]
             progress = self._context.state.progress.get((self.group.id, self.topic.id, queue_id))
-            if progress is not None and (held := _held(progress, lease)):
-                found = await self._read_held(progress, queue, lease, held)
-                if poll.answer.done():
-                    break
+            if progress is None:
+                continue
+            found = await self._read_held(progress, queue, lease, _held(progress, lease))
+            if found:
                 again += self._lend(queue, poll, found, lease.attempt, progress.high)
         self._remember(poll.attempt_id, again)
         return again
