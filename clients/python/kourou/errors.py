@@ -193,7 +193,7 @@ def error_of_rpc(error: RpcError, address: str) -> KourouError:
     """What a call to `address` that ended without an answer means to a user."""
     if not error.sent:
         # Of gRPC's long chain the last link is the reason, as in "Connection refused".
-        return ConnectionFailed(f"{address} cannot be reached: {error.details.rsplit(': ', 1)[-1]}")
+        return ConnectionFailed(f"{address} cannot be reached: {error.details.rsplit(': ', 1)[-1].rstrip(']')}")
     if error.code is StatusCode.DEADLINE_EXCEEDED:
         return TimeoutExceeded(f"{address} did not answer in time")
     if error.code in _NO_ANSWER:

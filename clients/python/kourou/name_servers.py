@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message as ProtobufMessage
 
-from kourou.errors import ConnectionFailed, InvalidArgument, KourouError, ServerFailure, TimeoutExceeded
+from kourou.errors import ConnectionFailed, InvalidArgument, KourouError, NotFound, ServerFailure, TimeoutExceeded
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.method import UnaryMethod
 from kourou.resolver import NamesrvList, Resolver
@@ -36,23 +36,29 @@ class NameServers:
     async def call(self, method: UnaryMethod[Q, A], request: Callable[[v2.Endpoints], Q], wait_s: float = 0.0) -> A:
         """`request` makes it, given the access point as the user named it: by that the server knows which of the
         brokers' addresses to answer. `wait_s`: how long the server may wait by design. Raises ConnectionFailed when
-        none answers."""
+        none answers, and NotFound only when none that answers knows it: one of them may not hear the brokers."""
         await self._resolver.addresses()
         by_target = self._resolver.by_target
         self._list.update(by_target)
         named = {address: target for target, found in zip(self._targets, by_target, strict=True) for address in found}
         errors: list[KourouError] = []
+        not_found: NotFound | None = None
         order = self._list.order
         timeout_s = wait_s + (CALL_TIMEOUT_S if len(order) > 1 else REQUEST_TIMEOUT_S)
         for address in order:
             try:
                 made = request(endpoints_of(named[address]))
                 return (await self._wire.call(address, method, made, timeout_s)).message
+            except NotFound as error:
+                not_found = error
             except _ASK_THE_NEXT as error:
                 self._list.failed(address)
                 errors.append(error)
+        if not_found is not None:
+            raise not_found
         reasons = "; ".join(map(str, errors)) or "the names cannot be resolved"
-        raise ConnectionFailed(f"no NameServer of {', '.join(self._targets)} answers: {reasons}")
+        advice = "`kourou dev` starts a local cluster, KOUROU_NAMESRV or namesrv names another"
+        raise ConnectionFailed(f"no NameServer of {', '.join(self._targets)} answers ({reasons}); {advice}")
 
     async def close(self) -> None:
         await self._resolver.close()

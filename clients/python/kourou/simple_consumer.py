@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -174,7 +174,11 @@ class AsyncSimpleConsumer:
             route = await self._client.routes.get(topic)
             sources += [_Source(queue, expression) for queue in route.readable_brokers()]
         if not sources:
-            raise InvalidArgument("no subscribed topic has a queue that can be read")
+            topics = ", ".join(self._subscriptions)
+            if not topics:
+                raise InvalidArgument("no topic is subscribed")
+            text = f"{topics}: no queue can be read now; `kourou route TOPIC` shows the queues and their permissions"
+            raise Forbidden(v2.FORBIDDEN, text)
         self._turn += 1
         return sources[self._turn % len(sources)], len(sources)
 
@@ -184,7 +188,7 @@ class AsyncSimpleConsumer:
             return await receive(self._client.wire, poll, attempt_id)
         except TimeoutExceeded:
             # The answer may be lost with messages in it; asked again in the same name, the broker repeats it.
-            return await receive(self._client.wire, poll, attempt_id)
+            return await receive(self._client.wire, replace(poll, wait_s=0.0), attempt_id)
 
     async def _ack(self, messages: Sequence[ReceivedMessage]) -> Sequence[KourouError | None]:
         try:

@@ -41,6 +41,10 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 
+# The only texts that gRPC gives before a request is on a connection. If they ever change, the outcome counts as
+# unknown, which is the careful reading.
+_NOT_SENT = ("failed to connect to all addresses", "errors resolving ")
+
 
 class RpcError(Exception):
     """A call that the network or the server's gRPC layer ended with a status other than OK."""
@@ -200,9 +204,7 @@ def _rpc_errors() -> Generator[None, None, None]:
         yield
     except aio.AioRpcError as error:
         code, details = error.code(), error.details() or ""
-        # The only text that gRPC gives before a request is on a connection. If it ever changes, the outcome counts as
-        # unknown, which is the careful reading.
-        sent = not (code is StatusCode.UNAVAILABLE and details.startswith("failed to connect to all addresses"))
+        sent = not (code is StatusCode.UNAVAILABLE and details.startswith(_NOT_SENT))
         raise RpcError(code, details, sent=sent) from None
     except asyncio.CancelledError:
         task = asyncio.current_task()

@@ -6,7 +6,7 @@ from kourou import AsyncProducer, ConnectionFailed, InvalidArgument, Message, To
 from kourou.client import name_server_targets
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.route import Route, address_of, endpoints_of
-from tests.unit.client.fake import Broker, cluster, refuse, until
+from tests.unit.client.fake import Broker, Cluster, cluster, refuse, until
 
 
 async def test_routes_are_pulled_again_and_again():
@@ -73,6 +73,19 @@ async def test_a_topic_that_is_deleted():
         await until(lambda: not producer._client.routes.addresses)
         with pytest.raises(TopicNotFound):
             await producer.send(Message("t", b"x"))
+
+
+async def test_a_topic_is_unknown_only_if_every_name_server_says_so():
+    async with cluster(name_servers=2) as c:
+        cut_off = Cluster(brokers=[], topics={})
+        c.name_servers[0].cluster = cut_off  # it hears no brokers any more
+        for _ in range(8):
+            async with AsyncProducer(c.namesrv) as producer:
+                await producer.send(Message("t", b"x"))
+        assert c.name_servers[0].queries
+        async with AsyncProducer(c.namesrv) as producer:
+            with pytest.raises(TopicNotFound):
+                await producer.send(Message("nope", b"x"))
 
 
 async def test_a_name_that_cannot_be_resolved():

@@ -6,6 +6,7 @@ from kourou import (
     AsyncSimpleConsumer,
     ClosedError,
     ConnectionFailed,
+    Forbidden,
     InvalidArgument,
     InvalidReceiptHandle,
     PartialFailure,
@@ -156,3 +157,13 @@ def test_illegal_subscriptions(subscriptions):
 def test_illegal_group():
     with pytest.raises(InvalidArgument, match="group"):
         AsyncSimpleConsumer("no spaces", {"t": "*"})
+
+
+async def test_a_topic_that_cannot_be_read_now():
+    async with cluster() as c, AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv) as consumer:
+        c.topics["t"] = 0
+        with pytest.raises(Forbidden, match="kourou route"):
+            await consumer.receive()
+        await consumer.unsubscribe("t")
+        with pytest.raises(InvalidArgument, match="no topic is subscribed"):
+            await consumer.receive()
