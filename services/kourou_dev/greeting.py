@@ -6,7 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from kourou.cli.options import ADMIN_VARIABLE, DEFAULT_ADMIN, DEFAULT_NAMESRV, NAMESRV_VARIABLE
+from kourou.cli.options import ADMIN_VARIABLE, DEFAULT_ADMIN
+from kourou.client import DEFAULT_NAMESRV, NAMESRV_VARIABLE
 from kourou_dev.service import LocalCluster
 
 

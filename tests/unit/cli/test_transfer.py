@@ -54,7 +54,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
         async def send(self, message: Message) -> SendResult:
             return (await self.send_many([message]))[0]
 
-        async def send_many(self, messages: Sequence[Message]) -> list[SendResult]:
+        async def send_many(self, messages: Sequence[Message], timeout_s: float | None = None) -> list[SendResult]:
             queue.sends += 1
             if queue.send_error is not None:
                 raise queue.send_error

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from kourou.cli import brokers, clients, groups, messages, progress, receive, send, topics
-from kourou.cli.options import ADMIN_VARIABLE, NAMESRV_VARIABLE
+from kourou.cli.options import ADMIN_VARIABLE
 from kourou.cli.root import RootGroup
+from kourou.client import NAMESRV_VARIABLE
 
 app = typer.Typer(
     name="kourou",

@@ -21,6 +21,7 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ListBrokersRequest,
     SetBrokerPermissionRequest,
 )
+from kourou.resolver import join_host_port
 
 app = typer.Typer(help="Brokers: list, show, take off and put on.", no_args_is_help=True)
 
@@ -120,7 +121,4 @@ def _row(broker: Broker) -> dict[str, Any]:
 
 
 def _address(endpoints: Endpoints) -> str:
-    return ",".join(
-        f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
-        for address in endpoints.addresses
-    )
+    return ",".join(join_host_port(address.host, address.port) for address in endpoints.addresses)

@@ -22,7 +22,8 @@ class Lines:
     """`source` is a file's name, or "-" for standard input. Raises OSError when it cannot be opened."""
 
     def __init__(self, source: str) -> None:
-        self._fd = sys.stdin.fileno() if source == "-" else os.open(Path(source), os.O_RDONLY)
+        self._source = source
+        self._fd = _stdin_fd() if source == "-" else os.open(Path(source), os.O_RDONLY)
         self.empty = 0
         """Empty lines so far: they are left out."""
         self.read_bytes = 0
@@ -64,6 +65,7 @@ class Lines:
                     try:
                         block = os.read(self._fd, _BLOCK_BYTES)
                     except OSError as error:
+                        error.filename = self._source
                         block = error
                     loop.call_soon_threadsafe(blocks.put_nowait, block)
 
@@ -73,3 +75,9 @@ class Lines:
                 raise block
             yield block
             room.release()
+
+
+def _stdin_fd() -> int:
+    if sys.__stdin__ is None:
+        raise CommandError("standard input is closed; --lines FILE reads a file")
+    return sys.__stdin__.fileno()

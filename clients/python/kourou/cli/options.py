@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
+from kourou.client import NAMESRV_VARIABLE
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Resource
 
 DEFAULT_ADMIN = "127.0.0.1:9080"
-DEFAULT_NAMESRV = "127.0.0.1:8081"
 ADMIN_VARIABLE = "KOUROU_ADMIN"
-NAMESRV_VARIABLE = "KOUROU_NAMESRV"
 
 Admin = Annotated[str, typer.Option("--admin", envvar=ADMIN_VARIABLE, metavar="HOST:PORT", help="The admin service.")]
 Namesrv = Annotated[

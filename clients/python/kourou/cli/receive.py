@@ -12,8 +12,9 @@ import typer
 from kourou.cli.digest import LinesDigest
 from kourou.cli.interrupt import INTERRUPTED, interruptible
 from kourou.cli.meter import Meter, say_digest
-from kourou.cli.options import DEFAULT_NAMESRV, Namesrv
+from kourou.cli.options import Namesrv
 from kourou.cli.root import warn
+from kourou.client import DEFAULT_NAMESRV
 from kourou.errors import (
     AccessDenied,
     InvalidArgument,

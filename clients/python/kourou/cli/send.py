@@ -14,7 +14,8 @@ from kourou.cli.errors import CommandError
 from kourou.cli.interrupt import INTERRUPTED, interruptible
 from kourou.cli.lines import Lines
 from kourou.cli.meter import Meter, say_digest
-from kourou.cli.options import DEFAULT_NAMESRV, Namesrv
+from kourou.cli.options import Namesrv
+from kourou.client import DEFAULT_NAMESRV
 from kourou.errors import KourouError, PartialFailure
 from kourou.message import Message
 from kourou.producer import AsyncProducer
@@ -23,7 +24,8 @@ from kourou.producer import AsyncProducer
 _BATCH_COUNT = 256
 _BATCH_BYTES = 1024 * 1024
 _BATCHES_IN_FLIGHT = 8
-# Over all tries. Longer than a program would wait: a broker that restarts should not end a long transfer.
+# Over all tries, once something was sent. Longer than a program would wait: a broker that restarts should not end a
+# long transfer.
 _SEND_TIMEOUT_S = 30.0
 
 
@@ -87,7 +89,7 @@ class Transfer:
     async def run(self) -> int:
         """The exit code. Raises, after the summary, what kept it from sending all."""
         with interruptible() as stop, Meter("sent", self._lines.total_bytes) as meter:
-            async with AsyncProducer(self._namesrv, group=self._group, send_timeout_s=_SEND_TIMEOUT_S) as producer:
+            async with AsyncProducer(self._namesrv, group=self._group) as producer:
                 failure = await self._send_all(producer, meter, stop)
         if meter.count or failure is None:
             self._summarize(meter)
@@ -124,7 +126,8 @@ class Transfer:
     async def _send_batch(self, producer: AsyncProducer, meter: Meter, batch: list[bytes]) -> None:
         failed = 0
         try:
-            await producer.send_many([self._template.message(line) for line in batch])
+            messages = [self._template.message(line) for line in batch]
+            await producer.send_many(messages, timeout_s=_SEND_TIMEOUT_S if meter.count else None)
             sent = batch
         except PartialFailure as error:
             pairs = zip(batch, error.outcomes, strict=True)
