@@ -114,6 +114,7 @@ class Journal:
 
     def carry(self, section: Section) -> None:
         """Records a CARRY section, which takes effect at the end of the turn: it has no position before."""
+        self._make_room(len(section.payload))
         self._freeing = True
         self._sections.append(section)
         self._seal_soon()
@@ -125,8 +126,7 @@ class Journal:
         """
         size = sum(map(len, bodies))
         self._admit(size)
-        if self._gathered_bytes and self._gathered_bytes + size > self._max_frame_bytes:
-            self._seal()  # before, not after: what the caller records next goes into the frame of these messages
+        self._make_room(size)
         gathered = self._gathered.get((topic.id, type_))
         if gathered is None:
             turn = self._rotation.get(topic.id, -1) + 1
@@ -135,7 +135,6 @@ class Journal:
         gathered.callbacks.append((len(gathered.rows), on_stored))
         gathered.rows += rows
         gathered.bodies += bodies
-        self._gathered_bytes += size
         self._seal_soon()
 
     def settle(self, progress: Progress, offsets: list[int], fate: Fate) -> None:
@@ -156,6 +155,10 @@ class Journal:
         """Calls back when all that was recorded up to now is on the disk."""
         self._callbacks.append(callback)
         self._seal_soon()
+
+    def forget(self, topic_id: int) -> None:
+        """The topic was deleted."""
+        self._rotation.pop(topic_id, None)
 
     async def durable(self) -> None:
         """Returns when all that was recorded up to now is on the disk."""
@@ -186,6 +189,12 @@ class Journal:
                 definition_pb2.TOO_MANY_REQUESTS,
                 f"{self.waiting_bytes} bytes wait for the disk, {self._max_waiting_bytes} may: send more slowly",
             )
+
+    def _make_room(self, size: int) -> None:
+        """Begins a new frame if so many bytes of messages are too many for the one that is gathered."""
+        if self._gathered_bytes and self._gathered_bytes + size > self._max_frame_bytes:
+            self._seal()  # before, not after: what the caller records next goes into the frame of these messages
+        self._gathered_bytes += size
 
     def _record(self, section: Section) -> None:
         self._state.apply(section, 0)
