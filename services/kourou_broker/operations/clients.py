@@ -14,8 +14,6 @@ from kourou_broker.state.definitions import Name, name_of
 from kourou_service.refusal import Refused
 
 _SWEEP_INTERVAL_S = 1.0
-_PUSH_TYPES = frozenset((definition_pb2.PUSH_CONSUMER, definition_pb2.LITE_PUSH_CONSUMER))
-_SIMPLE_TYPES = frozenset((definition_pb2.SIMPLE_CONSUMER, definition_pb2.LITE_SIMPLE_CONSUMER))
 
 
 class Caller(Protocol):
@@ -41,11 +39,11 @@ class Client:
 
     @property
     def is_push_consumer(self) -> bool:
-        return self.type in _PUSH_TYPES
+        return self.type == definition_pb2.PUSH_CONSUMER
 
     @property
     def is_simple_consumer(self) -> bool:
-        return self.type in _SIMPLE_TYPES
+        return self.type == definition_pb2.SIMPLE_CONSUMER
 
 
 class Clients:
@@ -102,6 +100,8 @@ class Clients:
 
     def configure(self, client: Client, settings: definition_pb2.Settings) -> None:
         """The client said in its settings what it is and wants."""
+        if self._by_id.get(client.id) is not client:
+            return  # it has said goodbye, and would stay a member of its group for ever
         before = (client.type, client.group, set(client.subscriptions))
         group = name_of(settings.subscription.group) if settings.HasField("subscription") else None
         self._leave_group(client, unless=group)
@@ -169,6 +169,7 @@ class Clients:
             self.on_group_change(group)
 
     def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
         now = self._loop.time()
         for client in list(self._by_id.values()):
             if client.streams:
@@ -176,4 +177,3 @@ class Clients:
             lost = client.stream_lost
             if now > client.last_seen + self._silence_s or (lost is not None and now > lost + self._stream_grace_s):
                 self.leave(client.id)
-        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
