@@ -23,6 +23,7 @@ class Pulling:
     def __init__(self, reader: SectionReader) -> None:
         self._reader = reader
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
+        self._closed = False
 
     async def pull(self, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float) -> Pulled:
         """Up to batch_size messages from offset on; none when nothing matched within wait_s. Raises Refused."""
@@ -35,10 +36,16 @@ class Pulling:
         ends = loop.time() + wait_s
         while True:
             pulled = await self._read(queue, offset, batch_size, tags)
-            if pulled.messages or loop.time() >= ends:
+            if pulled.messages or self._closed or loop.time() >= ends:
                 return pulled
             offset = pulled.next_offset
             await self._wait(queue, ends - loop.time())
+
+    def close(self) -> None:
+        """Ends all that wait: the broker stops."""
+        self._closed = True
+        for topic_id in list(self._waiting):
+            self.on_messages(topic_id)
 
     def on_messages(self, topic_id: int) -> None:
         """New messages of the topic can be read."""
