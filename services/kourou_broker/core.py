@@ -117,11 +117,16 @@ class BrokerCore:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._retention.run()), loop.create_task(self._scrubbing.run())]
 
+    def end_polls(self) -> None:
+        """Who waits for messages gets an empty answer: the broker stops."""
+        self.deliveries.close()
+        self.pulling.close()
+
     async def close(self) -> None:
         """Everything is on the disk, and nothing waits any more."""
         for task in self._tasks:
             task.cancel()
-        self.deliveries.close()
+        self.end_polls()
         self.clients.close()
         await self.journal.durable()
         await self.log.close()
@@ -136,6 +141,7 @@ class BrokerCore:
         tombstone = self.state.topic_tombstones.get(name)
         if tombstone is not None:
             self.log.forget(tombstone.id)
+            self.journal.forget(tombstone.id)
 
     def _connect(self) -> None:
         """Who hears of what."""
@@ -148,7 +154,7 @@ class BrokerCore:
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
         self.definitions.on_topic = self.topic_changed
-        self.definitions.on_group = lambda _name: self.deliveries.forget_deleted()
+        self.definitions.on_group = self.deliveries.group_changed
 
     def _build_retention(
         self, settings: BrokerSettings, surroundings: Surroundings, reader: SectionReader

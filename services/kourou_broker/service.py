@@ -142,7 +142,7 @@ class Broker:
         presence = PresenceDoor(core.definitions, core.clients)
         presence.open(engine)
         self._stack.callback(presence.close)
-        self._stack.callback(core.deliveries.close)
+        self._stack.callback(core.end_polls)
         SendingDoor(core.sending, core.clients).open(engine)
         ReceivingDoor(
             core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, self._clock

@@ -133,6 +133,11 @@ class Deliveries:
         if topic is not None:
             self._reassign(lambda key: key[1] == topic.id)
 
+    def group_changed(self, name: Name) -> None:
+        """The group is new, deleted, or shares from now on, or no longer."""
+        self.forget_deleted()
+        self.members_changed(name)
+
     def topic_changed(self, name: Name) -> None:
         self.forget_deleted()
         self.route_changed(name)
@@ -153,7 +158,11 @@ class Deliveries:
             if state.topics_by_id.get(topic.id) is not topic or state.groups_by_id.get(group.id) is not group:
                 subscription.close()
                 del self._by_topic[topic.id][group.id]
-                self._owners.pop((group.id, topic.id), None)
+        for topic_id in self._by_topic.keys() - state.topics_by_id.keys():
+            del self._by_topic[topic_id]
+        for group_id, topic_id in list(self._owners):
+            if group_id not in state.groups_by_id or topic_id not in state.topics_by_id:
+                del self._owners[group_id, topic_id]
 
     def close(self) -> None:
         for subscription in self._all():

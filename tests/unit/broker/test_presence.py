@@ -7,7 +7,7 @@ import pytest
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
-from tests.unit.broker.alone import Broker, attempt, ids, resource, simulated, until
+from tests.unit.broker.alone import Broker, attempt, ids, resource, settings_command, simulated, until
 
 Code = definition_pb2.Code
 QUEUES = 4
@@ -54,8 +54,11 @@ async def test_a_simple_consumer_makes_the_group_shared_while_it_is_there() -> N
 @simulated
 async def test_a_group_may_be_shared_by_its_setting() -> None:
     broker = await _with_members("a", "b")
+    assert await broker.receive(client="a", auto_renew=True, queue=0) == []
     await broker.put_group("team", version=2, assignment=record_pb2.ASSIGNMENT_SHARED)
     assert await _owned(broker, "a", "b") == [[-1], [-1]]
+    await broker.send_ids("m")
+    assert ids(await broker.receive(client="a", auto_renew=True)) == ["m"]
 
 
 @simulated
@@ -128,6 +131,17 @@ async def test_a_client_without_a_stream_is_gone_after_a_minute_of_silence() -> 
         await asyncio.sleep(50)
         assert broker.members() == ["quiet"]
     assert 9 < await until(lambda: not broker.members(), 20) < 12
+
+
+@simulated
+async def test_settings_after_the_goodbye_make_nobody_a_member() -> None:
+    broker = await _with_members("a")
+    stream = broker.connect("b", topics=())
+    await asyncio.sleep(0.01)
+    await broker.leave("b")
+    stream.requests.put_nowait(settings_command(definition_pb2.PUSH_CONSUMER, "team", ["orders"]).SerializeToString())
+    await asyncio.sleep(0.01)
+    assert broker.members() == ["a"]
 
 
 @simulated
