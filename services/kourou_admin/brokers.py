@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kourou import names
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, Permission
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     Broker,
@@ -20,7 +19,7 @@ from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.routing.v1 import routing_rpc
 from kourou.protocol.kourou.routing.v1.routing_pb2 import BrokerInfo, WatchRouteRequest
 from kourou_admin.cluster import Answer, Cluster, pick
-from kourou_admin.definitions import check_namespace, key
+from kourou_admin.definitions import check_topic_name, key
 from kourou_admin.outcomes import merge, overall, reading
 from kourou_service.door import OK
 from kourou_service.refusal import Refused
@@ -50,10 +49,7 @@ class Brokers:
         return SetBrokerPermissionResponse(status=overall(outcomes), outcomes=outcomes)
 
     async def route(self, request: GetRouteRequest) -> GetRouteResponse:
-        check_namespace(request.topic)
-        fault = names.topic_fault(request.topic.name)
-        if fault:
-            raise Refused(Code.ILLEGAL_TOPIC, fault)
+        check_topic_name(request.topic)
         response = await self._cluster.ask_name_server(
             routing_rpc.WATCH_ROUTE,
             lambda endpoints: WatchRouteRequest(topic=request.topic, endpoints=endpoints),

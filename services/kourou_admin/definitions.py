@@ -79,21 +79,31 @@ class Census(Generic[D]):
     def holding(self, name: Resource) -> Holding[D]:
         return self.holdings.get(key(name)) or Holding()
 
-    def unknown(self, code: Code, what: str) -> Refused:
-        """`what` is on no broker that answers; if none answers, that is what there is to say."""
+    def unknown(self, code: Code, kind: str, name: Resource) -> Refused:
+        """It is on no broker that answers; if none answers, that is what there is to say. `kind`: "topic", "group"."""
         failures = sorted(self.failures.values(), key=lambda outcome: outcome.broker)
         if len(failures) == len(self.leaders):
             return Refused(failures[0].status.code, failures[0].status.message)
         silent = ", ".join(outcome.broker for outcome in failures)
         where = f" on the brokers that answer (without {silent})" if silent else ""
-        return Refused(code, f"there is no {what}{where}")
+        return Refused(code, f"there is no {kind} {name.name}{where}; `kourou {kind} list` shows what there is")
 
 
 def key(name: Resource) -> Key:
     return name.resource_namespace, name.name
 
 
-def check_namespace(name: Resource) -> None:
-    fault = names.namespace_fault(name.resource_namespace)
+def check_topic_name(name: Resource) -> None:
+    """Raises Refused for a name that no topic can have."""
+    _refuse(Code.BAD_REQUEST, names.namespace_fault(name.resource_namespace))
+    _refuse(Code.ILLEGAL_TOPIC, names.topic_fault(name.name))
+
+
+def check_group_name(name: Resource) -> None:
+    _refuse(Code.BAD_REQUEST, names.namespace_fault(name.resource_namespace))
+    _refuse(Code.ILLEGAL_CONSUMER_GROUP, names.group_fault(name.name))
+
+
+def _refuse(code: Code, fault: str | None) -> None:
     if fault:
-        raise Refused(Code.BAD_REQUEST, fault)
+        raise Refused(code, fault)

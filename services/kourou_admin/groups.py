@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kourou import names
-from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, Resource
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeGroupRequest,
     ChangeGroupResponse,
@@ -18,7 +17,7 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
 from kourou.protocol.kourou.admin.v1.admin_pb2 import Group as GroupView
 from kourou.protocol.kourou.log.v1.record_pb2 import Assignment, Group, Order
 from kourou_admin.copies import GroupCopies
-from kourou_admin.definitions import Holding, check_namespace
+from kourou_admin.definitions import Holding, check_group_name
 from kourou_admin.outcomes import overall, reading
 from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
@@ -33,7 +32,7 @@ class Groups:
         self._clock = clock
 
     async def create(self, request: CreateGroupRequest) -> CreateGroupResponse:
-        _check_name(request.name)
+        check_group_name(request.name)
         wanted = Group(name=request.name, order=Order.ORDER_CONCURRENT, assignment=Assignment.ASSIGNMENT_EXCLUSIVE)
         wanted.retry.max_attempts = DEFAULT_MAX_ATTEMPTS
         _apply(request.settings, wanted)
@@ -51,14 +50,14 @@ class Groups:
         )
 
     async def change(self, request: ChangeGroupRequest) -> ChangeGroupResponse:
-        _check_name(request.name)
+        check_group_name(request.name)
         if not request.settings.ListFields():
             raise Refused(Code.BAD_REQUEST, "nothing to change was given: the attempts, the order or the assignment")
         async with self._copies.changing:
             census = await self._copies.census()
             holding = census.holding(request.name)
             if holding.live is None:
-                raise census.unknown(Code.CONSUMER_GROUP_NOT_FOUND, f"group {request.name.name}")
+                raise census.unknown(Code.CONSUMER_GROUP_NOT_FOUND, "group", request.name)
             changed = Group()
             changed.CopyFrom(holding.live)
             _apply(request.settings, changed)
@@ -69,12 +68,12 @@ class Groups:
         )
 
     async def delete(self, request: DeleteGroupRequest) -> DeleteGroupResponse:
-        _check_name(request.name)
+        check_group_name(request.name)
         async with self._copies.changing:
             census = await self._copies.census()
             holding = census.holding(request.name)
             if not holding.holders:
-                raise census.unknown(Code.CONSUMER_GROUP_NOT_FOUND, f"group {request.name.name}")
+                raise census.unknown(Code.CONSUMER_GROUP_NOT_FOUND, "group", request.name)
             tombstone = Group(name=request.name, deleted=True)
             self._stamp(tombstone, holding)
             outcomes = await self._copies.put(census, {*holding.holders, *census.failures}, tombstone)
@@ -83,10 +82,10 @@ class Groups:
     async def list(self, request: ListGroupsRequest) -> ListGroupsResponse:
         census = await self._copies.census()
         if request.HasField("name"):
-            _check_name(request.name)
+            check_group_name(request.name)
             views = [_view(census.holding(request.name))]
             if not census.holding(request.name).holders:
-                raise census.unknown(Code.CONSUMER_GROUP_NOT_FOUND, f"group {request.name.name}")
+                raise census.unknown(Code.CONSUMER_GROUP_NOT_FOUND, "group", request.name)
         else:
             holdings = sorted(census.holdings.items())
             views = [_view(holding) for _, holding in holdings if holding.holders]
@@ -96,13 +95,6 @@ class Groups:
     def _stamp(self, definition: Group, holding: Holding[Group]) -> None:
         definition.changed_ms = self._clock.now_ms()
         definition.version = holding.next_version(definition.changed_ms)
-
-
-def _check_name(name: Resource) -> None:
-    check_namespace(name)
-    fault = names.group_fault(name.name)
-    if fault:
-        raise Refused(Code.ILLEGAL_CONSUMER_GROUP, fault)
 
 
 def _apply(settings: GroupSettings, group: Group) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from kourou import names
+from kourou.errors import InvalidArgument
+from kourou.message_id import OffsetMessageId
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
 from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessagesRequest, FindMessagesResponse
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.broker.v1.broker_pb2 import LogPosition, QueuePosition, TimeSpan
 from kourou_admin.cluster import Cluster, pick
-from kourou_admin.definitions import check_namespace
+from kourou_admin.definitions import check_topic_name
 from kourou_admin.outcomes import merge, reading
 from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
@@ -20,8 +20,6 @@ DEFAULT_LIMIT = 64
 MAX_LIMIT = 256
 SEARCH_TIMEOUT_S = 60.0
 
-# <broker name>@<position in the log, hex>.<index in the section, hex>
-_OFFSET_MESSAGE_ID = re.compile(r"(?P<broker>[^@]+)@(?P<position>[0-9a-fA-F]{1,16})\.(?P<index>[0-9a-fA-F]{1,8})\Z")
 # These name one message: finding none is an error, not an empty list.
 _SINGLE = frozenset({"message_id", "offset_message_id", "at"})
 
@@ -68,10 +66,7 @@ def _question(request: FindMessagesRequest) -> tuple[broker_pb2.FindMessagesRequ
         broker, question_position = _position(request.offset_message_id)
         question.log_position.CopyFrom(question_position)
         return question, [broker]
-    check_namespace(request.topic)
-    fault = names.topic_fault(request.topic.name)
-    if fault:
-        raise Refused(Code.ILLEGAL_TOPIC, fault)
+    check_topic_name(request.topic)
     question.topic.CopyFrom(request.topic)
     if by == "at":
         question.queue_position.CopyFrom(QueuePosition(queue=request.at.queue, offset=request.at.offset))
@@ -88,11 +83,11 @@ def _question(request: FindMessagesRequest) -> tuple[broker_pb2.FindMessagesRequ
 
 
 def _position(offset_message_id: str) -> tuple[str, LogPosition]:
-    parts = _OFFSET_MESSAGE_ID.match(offset_message_id)
-    if parts is None:
-        message = f"{offset_message_id!r} is no offset message id; one looks like broker-a@1f40.3"
-        raise Refused(Code.ILLEGAL_MESSAGE_ID, message)
-    return parts["broker"], LogPosition(position=int(parts["position"], 16), index=int(parts["index"], 16))
+    try:
+        stored = OffsetMessageId.parse(offset_message_id)
+    except InvalidArgument as fault:
+        raise Refused(Code.ILLEGAL_MESSAGE_ID, str(fault)) from None
+    return stored.broker, LogPosition(position=stored.position, index=stored.index)
 
 
 def _stored(entry: BrokerMessage) -> tuple[int, int, str, int]:

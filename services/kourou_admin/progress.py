@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kourou import names
-from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, Resource
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     BrokerQueue,
     BrokerQueueOffset,
@@ -14,7 +13,7 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
 )
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou_admin.cluster import Cluster, pick
-from kourou_admin.definitions import check_namespace, key
+from kourou_admin.definitions import check_group_name, check_topic_name, key
 from kourou_admin.outcomes import merge, overall, reading
 from kourou_service.refusal import Refused
 
@@ -26,10 +25,10 @@ class Progress:
     async def describe(self, request: DescribeProgressRequest) -> DescribeProgressResponse:
         question = broker_pb2.DescribeQueuesRequest()
         if request.HasField("topic"):
-            _check_topic(request.topic)
+            check_topic_name(request.topic)
             question.topic.CopyFrom(request.topic)
         if request.HasField("group"):
-            _check_group(request.group)
+            check_group_name(request.group)
             question.group.CopyFrom(request.group)
         leaders = await self._cluster.leaders()
         answers = await self._cluster.ask_all(leaders.values(), broker_rpc.DESCRIBE_QUEUES, question)
@@ -41,8 +40,8 @@ class Progress:
         return DescribeProgressResponse(status=reading(failures), queues=queues, failures=failures)
 
     async def reset(self, request: ResetOffsetRequest) -> ResetOffsetResponse:
-        _check_topic(request.topic)
-        _check_group(request.group)
+        check_topic_name(request.topic)
+        check_group_name(request.group)
         chosen = pick(await self._cluster.leaders(), [request.broker] if request.HasField("broker") else [])
         answers = await self._cluster.ask_all(chosen.values(), broker_rpc.RESET_OFFSET, _order(request))
         # Brokers that do not hold the topic have nothing to move.
@@ -75,17 +74,3 @@ def _order(request: ResetOffsetRequest) -> broker_pb2.ResetOffsetRequest:
     else:
         raise Refused(Code.BAD_REQUEST, "where to move to is missing: a time, an offset, the first or the last")
     return order
-
-
-def _check_topic(topic: Resource) -> None:
-    check_namespace(topic)
-    fault = names.topic_fault(topic.name)
-    if fault:
-        raise Refused(Code.ILLEGAL_TOPIC, fault)
-
-
-def _check_group(group: Resource) -> None:
-    check_namespace(group)
-    fault = names.group_fault(group.name)
-    if fault:
-        raise Refused(Code.ILLEGAL_CONSUMER_GROUP, fault)

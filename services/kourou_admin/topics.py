@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kourou import names
-from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, MessageType, Permission, Resource
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, MessageType, Permission
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeTopicRequest,
     ChangeTopicResponse,
@@ -18,7 +18,7 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import Topic as TopicView
 from kourou.protocol.kourou.log.v1.record_pb2 import Topic
 from kourou_admin.cluster import pick
 from kourou_admin.copies import TopicCopies
-from kourou_admin.definitions import Holding, check_namespace
+from kourou_admin.definitions import Holding, check_topic_name
 from kourou_admin.outcomes import overall, reading
 from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
@@ -48,14 +48,14 @@ class Topics:
         )
 
     async def change(self, request: ChangeTopicRequest) -> ChangeTopicResponse:
-        _check_name(request.name)
+        check_topic_name(request.name)
         if not request.HasField("queues") and not request.HasField("permission"):
             raise Refused(Code.BAD_REQUEST, "nothing to change was given: the number of queues or the permission")
         async with self._copies.changing:
             census = await self._copies.census()
             holding = census.holding(request.name)
             if holding.live is None:
-                raise census.unknown(Code.TOPIC_NOT_FOUND, f"topic {request.name.name}")
+                raise census.unknown(Code.TOPIC_NOT_FOUND, "topic", request.name)
             definition = self._changed(request, holding, holding.live)
             # A broker that did not answer may hold it too: its failure belongs to the outcomes.
             outcomes = await self._copies.put(census, {*holding.holders, *census.failures}, definition)
@@ -64,12 +64,12 @@ class Topics:
         )
 
     async def delete(self, request: DeleteTopicRequest) -> DeleteTopicResponse:
-        _check_name(request.name)
+        check_topic_name(request.name)
         async with self._copies.changing:
             census = await self._copies.census()
             holding = census.holding(request.name)
             if not holding.holders:
-                raise census.unknown(Code.TOPIC_NOT_FOUND, f"topic {request.name.name}")
+                raise census.unknown(Code.TOPIC_NOT_FOUND, "topic", request.name)
             tombstone = self._successor(holding)
             tombstone.deleted = True
             outcomes = await self._copies.put(census, {*holding.holders, *census.failures}, tombstone)
@@ -78,10 +78,10 @@ class Topics:
     async def list(self, request: ListTopicsRequest) -> ListTopicsResponse:
         census = await self._copies.census()
         if request.HasField("name"):
-            _check_name(request.name)
+            check_topic_name(request.name)
             views = [_view(census.holding(request.name))]
             if not census.holding(request.name).holders:
-                raise census.unknown(Code.TOPIC_NOT_FOUND, f"topic {request.name.name}")
+                raise census.unknown(Code.TOPIC_NOT_FOUND, "topic", request.name)
         else:
             holdings = sorted(census.holdings.items())
             views = [_view(holding) for _, holding in holdings if holding.holders]
@@ -89,7 +89,7 @@ class Topics:
         return ListTopicsResponse(status=reading(failures), topics=views, failures=failures)
 
     def _wanted(self, request: CreateTopicRequest) -> Topic:
-        check_namespace(request.name)
+        check_topic_name(request.name)
         fault = names.new_topic_fault(request.name.name)
         if fault:
             raise Refused(Code.ILLEGAL_TOPIC, fault)
@@ -164,13 +164,6 @@ class Topics:
         successor.version = holding.next_version(now_ms)
         successor.changed_ms = now_ms
         return successor
-
-
-def _check_name(name: Resource) -> None:
-    check_namespace(name)
-    fault = names.topic_fault(name.name)
-    if fault:
-        raise Refused(Code.ILLEGAL_TOPIC, fault)
 
 
 def _check_queues(queues: int) -> None:

@@ -33,7 +33,7 @@ STORED_KEY = "x-kourou-stored"
 _VERSION = "01"
 _EPOCH_S = 1_609_459_200  # 2021-01-01T00:00:00Z
 _MULTICAST = 1 << 40
-_OFFSET_ID = re.compile(r"(?P<broker>[^@\s]+)@(?P<position>[0-9a-f]+)\.(?P<index>[0-9a-f]+)\Z")
+_OFFSET_ID = re.compile(r"(?P<broker>[^@\s]+)@(?P<position>[0-9a-f]{1,16})\.(?P<index>[0-9a-f]{1,8})\Z", re.IGNORECASE)
 
 _STORED = re.compile(r"(\d+)\.(\d+)\.(\d+)\Z", re.ASCII)
 
@@ -84,7 +84,7 @@ class OffsetMessageId:
         """Raises InvalidArgument."""
         match = _OFFSET_ID.match(text)
         if match is None:
-            raise InvalidArgument(f"{text!r} is no offset message id: <broker>@<position in hex>.<index in hex>")
+            raise InvalidArgument(f"{text!r} is no offset message id; one looks like broker-a@1f40.3")
         return cls(match["broker"], int(match["position"], 16), int(match["index"], 16))
 
 
