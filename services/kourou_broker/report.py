@@ -36,7 +36,7 @@ class BrokerReport:
         self._permission = permission
         self._topics: dict[Name, registry_pb2.TopicState] = {}
         self._known_brokers: frozenset[str] = frozenset()
-        self._readers: set[Reader] = set()
+        self._readers: dict[Reader, None] = {}  # in the order of their coming, so that a simulation replays
 
     @property
     def broker_name(self) -> str:
@@ -105,11 +105,11 @@ class BrokerReport:
 
     def reader(self) -> "Reader":
         reader = Reader(self)
-        self._readers.add(reader)
+        self._readers[reader] = None
         return reader
 
     def forget(self, reader: "Reader") -> None:
-        self._readers.discard(reader)
+        self._readers.pop(reader, None)
 
     def change(self, topics: Iterable[Name], *, permission: bool, known_brokers: bool) -> registry_pb2.Change:
         """What is true now of the parts that changed."""

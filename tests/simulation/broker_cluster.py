@@ -1,9 +1,11 @@
 """Brokers on machines of the simulated network: log, doors and membership are the real code."""
 
+import asyncio
 import contextlib
 import random
 from collections.abc import Generator, Sequence
 from typing import Any
+from unittest.mock import patch
 
 from kourou.resolver import Resolver
 from kourou_broker.core import BrokerCore
@@ -59,7 +61,10 @@ class BrokerMachine:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Generator[None, None, None]:
-    """What is left to chance in the code under test comes from the seed, too."""
+    """What is left to chance in the code under test comes from the seed, too, and the clients' clock from the loop.
+
+    Only the order of sets of strings is the interpreter's: a run replays exactly under the same PYTHONHASHSEED.
+    """
     seeds = random.Random(seed)
     real = random.Random
 
@@ -67,9 +72,9 @@ def seeded(seed: int) -> Generator[None, None, None]:
         def __init__(self, x: Any = None) -> None:
             super().__init__(seeds.getrandbits(64) if x is None else x)
 
+    def time_ns() -> int:
+        return 1_700_000_000_000_000_000 + int(asyncio.get_running_loop().time() * 1e9)
+
     random.seed(seed)
-    random.Random = Seeded  # type: ignore[misc]
-    try:
+    with patch("random.Random", Seeded), patch("time.time_ns", time_ns), patch("time.time", lambda: time_ns() / 1e9):
         yield
-    finally:
-        random.Random = real  # type: ignore[misc]

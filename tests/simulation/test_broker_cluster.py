@@ -5,8 +5,11 @@ python -m tests.simulation.test_broker_cluster --seed 4711
 
 import argparse
 import asyncio
+import os
 import random
 import socket
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -23,6 +26,9 @@ from tests.simulation.network import Network
 from tests.simulation.time import simulate
 
 SEEDS = 8
+SEEDS_A_TEST = 4
+SAME_ORDER = {"PYTHONHASHSEED": "0"}
+"""The order of sets of strings, which is the interpreter's, is part of what a seed decides."""
 NAMESRVS = ("namesrv-1", "namesrv-2")
 LASTS_S = 60.0
 
@@ -195,16 +201,29 @@ def check(seed: int) -> Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_what_a_producer_got_confirmed_reaches_every_group(seed: int) -> None:
-    print(f"--seed {seed}")
-    check(seed)
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
+def test_what_a_producer_got_confirmed_reaches_every_group(first: int) -> None:
+    """In a process of its own, so that a seed that failed replays exactly."""
+    command = [sys.executable, "-m", __name__, "--seed", str(first), "--seeds", str(SEEDS_A_TEST)]
+    done = subprocess.run(command, env={**os.environ, **SAME_ORDER}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-if __name__ == "__main__":
+def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--seeds", type=int, default=1)
     asked = options.parse_args()
-    for each in range(asked.seed, asked.seed + asked.seeds):
-        print(f"--seed {each}", dict(check(each)))
+    for seed in range(asked.seed, asked.seed + asked.seeds):
+        print(f"--seed {seed}", flush=True)
+        print(dict(check(seed)))
+
+
+if __name__ == "__main__":
+    if not os.environ.keys() >= SAME_ORDER.keys():
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation.test_broker_cluster", *sys.argv[1:]],
+            {**os.environ, **SAME_ORDER},
+        )
+    main()

@@ -6,7 +6,8 @@ import pytest
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.journal import Stored
-from kourou_broker.state import Fate, Kind
+from kourou_broker.state import Fate, Kind, records
+from kourou_broker.state.records import Lease
 from kourou_service.refusal import Refused
 from tests.unit.broker.alone import Broker, ids, message, simulated
 
@@ -128,6 +129,22 @@ async def test_a_record_holds_at_once_and_an_ack_at_the_end_of_the_turn() -> Non
     assert 1 not in progress.pending
     await asyncio.sleep(0)
     assert not progress.pending
+
+
+@simulated
+async def test_an_ack_before_a_reset_settles_nothing_that_is_lent_after_it_in_the_same_turn() -> None:
+    broker = await Broker.started()
+    await broker.send_ids("1")
+    await broker.receive()
+    ((group, topic, queue), progress), *_ = broker.core.state.progress.items()
+    journal = broker.core.journal
+    journal.settle(progress, [0], Fate.CONSUMED)
+    journal.set_offset(group, topic, queue, 0)
+    journal.emit(records.lease(group, topic, queue, 1, Lease(1, 1, broker.now_ms(), 1, False, "c", [0])))
+    await journal.durable()
+    assert 0 in progress.pending
+    await broker.crash()
+    assert ids(await broker.receive(wait_s=1)) == ["1"]
 
 
 @simulated
