@@ -57,7 +57,7 @@ class Membership:
     def _met(self, brokers: frozenset[str]) -> None:
         """Peers are kept in the log, so that a NameServer that starts knows whom to wait for."""
         known = brokers.union(self._core.state.broker.known_brokers, (self._report.broker_name,))
-        if len(known) > len(self._core.state.broker.known_brokers):
+        if len(known) > len(self._core.state.broker.known_brokers) and self._core.journal.has_room:
             changed = record_pb2.Broker()
             changed.CopyFrom(self._core.state.broker)
             changed.known_brokers[:] = sorted(known)
@@ -71,13 +71,19 @@ class Membership:
             self._report.put_topic(_state_of(topic))
         else:
             self._report.remove_topic(name)
+        self._follow()
         self._core.topic_changed(name)
 
     def _group_changed(self, name: Name) -> None:
-        """Routes are followed for the topics that somebody consumes here."""
-        topics = {topic for client in self._core.clients if client.group is not None for topic in client.subscriptions}
-        self.routes.follow(topics, self._listeners)
+        self._follow()
         self._core.deliveries.members_changed(name)
+
+    def _follow(self) -> None:
+        """Routes are followed for this broker's topics that somebody consumes here, whatever else clients may name."""
+        known = self._core.state.topics
+        consumers = (client for client in self._core.clients if client.group is not None)
+        topics = {topic for client in consumers for topic in client.subscriptions if topic in known}
+        self.routes.follow(topics, self._listeners)
 
     def _route(self, topic: Topic) -> list[QueueId]:
         queues = self.routes.queues(topic.name, self._listeners[0])
