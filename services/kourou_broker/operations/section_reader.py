@@ -67,10 +67,6 @@ class SectionReader:
         entry = self._log.find(queue.topic.id, queue.id, offset)
         return entry if entry is not None and entry.position < self._log.durable_position else None
 
-    def has(self, queue: Queue, offset: int) -> bool:
-        """Whether a message at or after the offset can be read."""
-        return offset < queue.next_offset and self.find(queue, offset) is not None
-
     def cached(self, entry: Entry) -> MessageSection | None:
         """The section, if reading it takes no time."""
         data = self._log.cached(entry.position, entry.length)

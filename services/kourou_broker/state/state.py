@@ -52,10 +52,6 @@ class State:
         topic = self.topics_by_id.get(topic_id)
         return topic.queues[queue] if topic is not None and queue < len(topic.queues) else None
 
-    def start_of(self, topic: Topic, queue: int) -> int:
-        """Where a group begins that has no progress yet."""
-        return topic.queues[queue].first_offset
-
     def progress_of(self, group: Group, topic: Topic) -> Iterator[Progress]:
         for queue in range(len(topic.queues)):
             progress = self.progress.get((group.id, topic.id, queue))
