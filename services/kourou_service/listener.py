@@ -105,7 +105,8 @@ def _parse_address(value: object) -> object:
 
 def _check_targets(targets: tuple[str, ...]) -> tuple[str, ...]:
     for target in targets:
-        HostPort.parse(target)
+        if not HostPort.parse(target).port:
+            raise ValueError(f"{target!r}: nobody is reached at port 0")
     return targets
 
 

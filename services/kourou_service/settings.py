@@ -34,7 +34,9 @@ StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
 class ServiceSettings(BaseSettings):
     """What every service has. Subclasses set `command` and add fields, whose names end in their unit (_s, _bytes)."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, cli_kebab_case=True, arbitrary_types_allowed=True)
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, cli_kebab_case=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
 
     command: ClassVar[str] = "service"
     """The service's command below `kourou`; also its part of the environment's prefix."""
