@@ -24,7 +24,8 @@ def run(system: S) -> Generator[S]:
     try:
         system.start()
         yield system
-        assert not list(system.faults())
+        faults = list(system.faults())
+        assert not faults, "\n".join(fault[:2000] for fault in faults[:5])
     finally:
         system.dispose()
         _systems.remove(system)
