@@ -79,6 +79,9 @@ class DirectCall:
         self.answers.append(response)
         await asyncio.sleep(0)
 
+    async def flush(self) -> None:
+        """Nothing waits."""
+
     def set_trailing(self, metadata: Metadata) -> None:
         self.trailing = dict(metadata)
 

@@ -157,6 +157,9 @@ class ServerCall:
             self._call.down.send(self._caller.answered, response)
         await asyncio.sleep(0)
 
+    async def flush(self) -> None:
+        """Nothing waits."""
+
     def set_trailing(self, metadata: Metadata) -> None:
         self._trailing = dict(metadata)
 

@@ -84,6 +84,7 @@ class ReceivingDoor:
             for delivery in deliveries:
                 await call.send(self._deliverer.lent(delivery, group.id, invisible))
             await call.send(service_pb2.ReceiveMessageResponse(delivery_timestamp=now).SerializeToString())
+            await call.flush()
         except BaseException:  # the client went away in the middle: what it has it will not use
             self._deliveries.give_back(group, topic, poll)
             raise

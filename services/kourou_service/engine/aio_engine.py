@@ -122,6 +122,9 @@ class AioStreamCall(AioCall):
     async def send(self, response: bytes) -> None:
         await self._context.write(response)
 
+    async def flush(self) -> None:
+        """Nothing waits: each write is waited for."""
+
     def set_trailing(self, metadata: Metadata) -> None:
         require_legal(metadata)
         self._context.set_trailing_metadata(tuple(metadata))

@@ -124,6 +124,10 @@ class StreamCall(Call, Protocol):
         """
         ...
 
+    async def flush(self) -> None:
+        """Returns when all that was sent has left; raises CancelledError when the client is gone before."""
+        ...
+
     def set_trailing(self, metadata: Metadata) -> None:
         """The metadata that go with the final status; the last call before the end counts."""
         ...

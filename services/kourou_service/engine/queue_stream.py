@@ -118,7 +118,7 @@ class QueueStreamCall(QueueCall):
             log.exception("the handler of %s failed", self.method)
             status, details = StatusCode.INTERNAL, "internal error"
         try:
-            await self._unsent_below(0)
+            await self.flush()
             self._send_status(status, details)
         finally:
             self._task = None
@@ -149,6 +149,9 @@ class QueueStreamCall(QueueCall):
         self._unsent_bytes += len(response) + MESSAGE_OVERHEAD_BYTES
         if self._unsent_bytes > MAX_UNSENT_BYTES:
             await self._unsent_below(MAX_UNSENT_BYTES)
+
+    async def flush(self) -> None:
+        await self._unsent_below(0)
 
     def set_trailing(self, metadata: Metadata) -> None:
         require_legal(metadata)
