@@ -303,8 +303,8 @@ class Ledger:
             if place.offset < group.skipped_below.get((place.topic, place.queue), 0):
                 continue
             hold = group.holds.get(place)
-            if letters_expired and hold is not None and hold.attempt == group.max_attempts:
-                continue
+            if letters_expired and (hold is not None or group.max_attempts <= 2):
+                continue  # buried perhaps, after attempts that no client saw
             if place.offset < first_offsets[place.topic, place.queue] and (
                 hold is None or hold.void or not hold.certain
             ):
