@@ -12,6 +12,9 @@ from kourou_broker.state import Kind, State
 from kourou_broker.state.definitions import Queue, Topic
 from kourou_service.refusal import Refused
 
+_MAX_FOUND_BYTES = 8 * 1024 * 1024
+"""After so much an answer takes no further message: it has to fit one of gRPC's."""
+
 Found = tuple[Queue, StoredMessage]
 Place = tuple[int, int]
 """The log position of a section, and which of its messages."""
@@ -74,6 +77,11 @@ class Search:
 
     async def _at(self, places: Iterable[Place]) -> list[Found]:
         found: list[Found] = []
+        room_bytes = _MAX_FOUND_BYTES
         for position, index in places:
-            found += await self.at_position(position, index)
+            if room_bytes <= 0:
+                break
+            here = await self.at_position(position, index)
+            room_bytes -= sum(len(message.head) for _queue, message in here)
+            found += here
         return found
