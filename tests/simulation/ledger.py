@@ -257,7 +257,6 @@ class Ledger:
         self._forget_settled(group, topic, queue, offset)
         if surely:
             self.counts["resets"] += 1
-            group.maybe_settled -= group.in_doubt
         else:
             group.maybe_settled |= group.in_doubt
         group.in_doubt.clear()
