@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou_broker.operations.assignment import Assignments, QueueId
 from kourou_broker.operations.clients import Clients
-from kourou_broker.operations.definitions import Definitions
+from kourou_broker.operations.definitions import Definitions, can_read
 from kourou_broker.routes import Routes
 from kourou_broker.state.definitions import name_of
 from kourou_service.door import OK, client_id, serve_unary
@@ -67,7 +67,7 @@ def _one_for_each_broker(queues: Sequence[definition_pb2.MessageQueue]) -> list[
     """A shared group: each member asks each broker for whatever queue has messages."""
     brokers: dict[str, definition_pb2.MessageQueue] = {}
     for queue in queues:
-        if queue.broker.name not in brokers:
+        if can_read(queue.permission) and queue.broker.name not in brokers:
             brokers[queue.broker.name] = definition_pb2.MessageQueue()
             brokers[queue.broker.name].CopyFrom(queue)
             brokers[queue.broker.name].id = -1
