@@ -58,7 +58,7 @@ def find_id(folder: Path, topic: int, message_id: str, limit: int) -> Found:
         properties = _properties(section, topic, index)
         return properties is not None and properties.message_id == message_id
 
-    return _searcher(folder).find(id_hash(topic, message_id), matches, limit)
+    return _search(folder, lambda searcher: searcher.find(id_hash(topic, message_id), matches, limit))
 
 
 def find_key(folder: Path, topic: int, key: str, limit: int) -> Found:
@@ -68,12 +68,20 @@ def find_key(folder: Path, topic: int, key: str, limit: int) -> Found:
         properties = _properties(section, topic, index)
         return properties is not None and key in properties.keys
 
-    return _searcher(folder).find(key_hash(topic, key), matches, limit)
+    return _search(folder, lambda searcher: searcher.find(key_hash(topic, key), matches, limit))
 
 
 def find_time(folder: Path, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
     """As Lookup.by_time."""
-    return _searcher(folder).find_time(topic, from_ms, to_ms, limit)
+    return _search(folder, lambda searcher: searcher.find_time(topic, from_ms, to_ms, limit))
+
+
+def _search(folder: Path, work: Callable[["Searcher"], Found]) -> Found:
+    searcher = _searcher(folder)
+    try:
+        return work(searcher)
+    finally:
+        searcher.close_files()
 
 
 @lru_cache(maxsize=8)
@@ -87,6 +95,10 @@ class Searcher:
     def __init__(self, medium: Medium) -> None:
         self._medium = medium
         self._tail = _Tail(-1)
+
+    def close_files(self) -> None:
+        """An open file would keep the room of a segment that is dropped. They are opened again when needed."""
+        self._medium.close()
 
     def find(self, hash_: int, matches: Callable[[Section, int], bool], limit: int) -> Found:
         """The places of that hash whose message matches, the newest first."""
