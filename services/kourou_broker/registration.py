@@ -140,6 +140,9 @@ class NamesrvLink:
                 problem, retry_s = str(refused), REFUSED_RETRY_S
             except (RpcError, TimeoutError) as error:
                 problem = str(error) or "no answer"
+            except Exception:  # a broker that no NameServer knows is lost to its clients: it tries again
+                _logger.exception("registering failed by a fault of this broker", address=self._address)
+                problem = "a fault of this broker"
             if self._leaving:
                 return
             if self.accepted:
