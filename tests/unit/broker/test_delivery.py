@@ -4,8 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
+import structlog
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from tests.simulation.time import simulate
 from tests.unit.broker.alone import Broker, Message, attempt, handle, ids, message, simulated, until
 
 Code = definition_pb2.Code
@@ -443,3 +445,26 @@ async def test_without_the_permission_to_read_nothing_is_lent() -> None:
     assert answer.status.code == Code.FORBIDDEN
     await broker.put_topic("orders", version=3)
     assert len(await broker.receive()) == 1
+
+
+def test_a_queue_that_cannot_be_read_holds_up_no_other() -> None:
+    async def play() -> None:
+        broker = await Broker.started(queues=2, cache_bytes=0)
+        for id_ in ("a", "b", "c", "d"):
+            await broker.send_ids(id_)
+        read = broker.core.log.read
+
+        async def fails_once(position: int, length: int) -> bytes:
+            broker.core.log.read = read
+            raise OSError("the disk cannot read this")
+
+        first = await broker.receive(batch_size=1)
+        broker.core.log.read = fails_once
+        received = await broker.receive(batch_size=4)
+        assert received, "the other queue is read"
+        received += await broker.receive(batch_size=4)
+        assert sorted(ids([*first, *received])) == ["a", "b", "c", "d"]
+
+    with structlog.testing.capture_logs() as logs:
+        simulate(play())
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["a queue cannot be read"]
