@@ -245,7 +245,7 @@ class Consumer:
         request.long_polling_timeout.FromMilliseconds(
             int((rng.choice((0, 0.2, 2)) if wait_s is None else wait_s) * 1000)
         )
-        asked_s = world.now_s
+        asked_s, resets = world.now_s, dict(self._group.resets)
         answers = await self._call_receive(request)
         status = answers[0].status
         messages = [answer.message for answer in answers if answer.HasField("message")]
@@ -257,6 +257,8 @@ class Consumer:
                 continue
             until_s = math.inf if self._push else asked_s + invisible_s
             place = world.ledger.delivered(self._group, topic, message, until_s, self.name, again=again)
+            if self._group.version(place) != resets.get((place.topic, place.queue), 0):
+                self._group.holds[place].void = True  # it may have been lent before the offset was set
             received.append(Received(place, message.system_properties.receipt_handle, self.name, self._push))
         return received
 

@@ -28,12 +28,13 @@ class Snapshots:
         self._every_bytes = every_bytes
         self._fold_to = fold_to
         self._in_background = in_background
-        self._positions = fold.snapshots(medium)[: fold.GENERATIONS]
+        # One too many may be left by a crash before the oldest was dropped; it goes with the next.
+        self._positions = fold.snapshots(medium)
 
     @property
     def droppable(self) -> int:
         """Segments that end at or below this position are needed by no generation."""
-        return self._positions[-1] if len(self._positions) == fold.GENERATIONS else 0
+        return self._positions[fold.GENERATIONS - 1] if len(self._positions) >= fold.GENERATIONS else 0
 
     async def take_if_due(self) -> None:
         if self._sealed_end() - (self._positions[0] if self._positions else 0) >= self._every_bytes:
