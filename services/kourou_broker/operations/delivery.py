@@ -8,7 +8,8 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations import receipt
 from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.clients import Client
-from kourou_broker.operations.subscription import Context, Delivery, Poll, Subscription
+from kourou_broker.operations.poll import Delivery, Poll
+from kourou_broker.operations.subscription import Context, Subscription
 from kourou_broker.state import Fate
 from kourou_broker.state.definitions import Group, Name, Topic
 from kourou_broker.state.progress import Progress

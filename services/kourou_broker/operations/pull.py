@@ -1,22 +1,13 @@
 """Reading a queue by offset, without leases: for consumers that keep their progress themselves."""
 
 import asyncio
-from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_broker.operations.section_reader import SectionReader, StoredMessage
-from kourou_broker.operations.subscription import MAX_BATCH_BYTES
+from kourou_broker.operations.matching import Matched, MatchingReader
+from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.tag_filter import TagFilter
 from kourou_broker.state.definitions import Queue
 from kourou_service.refusal import Refused
-
-_SECTIONS_A_SLICE = 16
-
-
-class Pulled(NamedTuple):
-    messages: list[StoredMessage]
-    next_offset: int
-    """Where to go on: past what the filter left out."""
 
 
 class Pulling:
@@ -25,17 +16,18 @@ class Pulling:
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._closed = False
 
-    async def pull(self, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float) -> Pulled:
+    async def pull(self, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float) -> Matched:
         """Up to batch_size messages from offset on; none when nothing matched within wait_s. Raises Refused."""
         if not queue.first_offset <= offset <= queue.next_offset:
             raise Refused(
                 definition_pb2.ILLEGAL_OFFSET,
                 f"offset {offset} is outside of what the queue holds: {queue.first_offset} to {queue.next_offset}",
             )
+        reader = MatchingReader(self._reader)
         loop = asyncio.get_running_loop()
         ends = loop.time() + wait_s
         while True:
-            pulled = await self._read(queue, offset, batch_size, tags)
+            pulled = await reader.read(queue, offset, tags, batch_size)
             if pulled.messages or self._closed or loop.time() >= ends:
                 return pulled
             offset = pulled.next_offset
@@ -63,26 +55,3 @@ class Pulling:
             pass
         finally:
             waiters.discard(waiter)
-
-    async def _read(self, queue: Queue, offset: int, batch_size: int, tags: TagFilter) -> Pulled:
-        messages: list[StoredMessage] = []
-        room_bytes = MAX_BATCH_BYTES
-        sections = 0
-        while len(messages) < batch_size and room_bytes > 0:
-            entry = self._reader.find(queue, offset) if offset < queue.next_offset else None
-            if entry is None:
-                break
-            section = self._reader.cached(entry) or await self._reader.read(entry)
-            offset = max(offset, section.base)
-            while offset < section.base + section.count and len(messages) < batch_size and room_bytes > 0:
-                index = offset - section.base
-                offset += 1
-                if tags.may_match(section.tag_hash(index)):
-                    message = section.message(index)
-                    if tags.matches(message):
-                        messages.append(message)
-                        room_bytes -= len(message.head)
-            sections += 1
-            if sections % _SECTIONS_A_SLICE == 0:
-                await asyncio.sleep(0)
-        return Pulled(messages, offset)

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple
 
 import structlog
 
+from kourou_broker.operations.attempts import Attempts
 from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.due_leases import DueLeases
 from kourou_broker.operations.journal import Journal
-from kourou_broker.operations.section_reader import MessageSection, SectionReader, StoredMessage
-from kourou_broker.operations.tag_filter import TagFilter
+from kourou_broker.operations.matching import MatchingReader
+from kourou_broker.operations.poll import Batch, Delivery, Poll
+from kourou_broker.operations.section_reader import SectionReader, StoredMessage
 from kourou_broker.state import Fate, State, records
 from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_broker.state.progress import Progress
@@ -22,64 +22,9 @@ from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
 
-MAX_BATCH_BYTES = 8 * 1024 * 1024
-_SECTIONS_A_SLICE = 16
-"""So many sections are filtered before the loop gets its turn."""
 _LOOK_AGAIN_MS = 1000
 """A lease that came up and could not be dealt with, as when the disk failed to be read, comes up again after this."""
 _REPEAT_WAIT_MS = 5000
-_MAX_ATTEMPT_IDS = 4096
-
-
-class Delivery(NamedTuple):
-    queue: Queue
-    message: StoredMessage
-    lease: Lease
-
-
-@dataclass(slots=True, eq=False)
-class Poll:
-    """A client that waits for messages."""
-
-    client_id: str
-    filter: TagFilter
-    batch_size: int
-    invisible_ms: int
-    auto_renew: bool
-    attempt_id: str
-    queue: int | None
-    """The only queue it asks; None: any of the topic."""
-    expired: bool = False
-    """Its time is over, but it is being served and so still gets an answer."""
-    answer: asyncio.Future[list[Delivery]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def in_haste(self) -> bool:
-        return self.expired or self.answer.done()
-
-    def end(self, deliveries: Sequence[Delivery] = ()) -> None:
-        if not self.answer.done():
-            self.answer.set_result(list(deliveries))
-
-
-class _Batch:
-    """What goes into one answer, and the room that is left in it."""
-
-    __slots__ = ("deliveries", "room", "room_bytes")
-
-    def __init__(self, size: int) -> None:
-        self.deliveries: list[Delivery] = []
-        self.room = size
-        self.room_bytes = MAX_BATCH_BYTES
-
-    @property
-    def full(self) -> bool:
-        return self.room <= 0 or self.room_bytes <= 0
-
-    def add(self, deliveries: Sequence[Delivery]) -> None:
-        self.deliveries += deliveries
-        self.room -= len(deliveries)
-        self.room_bytes -= sum(len(delivery.message.head) for delivery in deliveries)
 
 
 class LeaseNumbers:
@@ -117,8 +62,8 @@ class Subscription:
         self._loop = asyncio.get_running_loop()
         self._polls: list[Poll] = []
         self._due = DueLeases(context.may_live, context.numbers.incarnation)
-        self._open: dict[int, MessageSection] = {}  # the section that each queue is being read from
-        self._attempts: dict[str, list[tuple[int, Lease]]] = {}
+        self._fresh = MatchingReader(context.reader)
+        self._attempts = Attempts(self._holds)
         self._next_queue = 0
         self._pump: asyncio.Task[None] | None = None
         self._serving: Poll | None = None
@@ -220,7 +165,7 @@ class Subscription:
             return []
         if poll.attempt_id and (again := await self._again(poll)):
             return again
-        batch = _Batch(poll.batch_size)
+        batch = Batch(poll.batch_size)
         for queue in self._candidates(poll):
             if batch.full or poll.answer.done():
                 break
@@ -231,7 +176,7 @@ class Subscription:
             except Exception:  # it must hold up neither the other queues nor what was lent already
                 name = f"{self.topic.name}/{queue.id}"
                 _logger.exception("a queue cannot be read", queue=name, group=str(self.group.name))
-        self._remember(poll.attempt_id, batch.deliveries)
+        self._attempts.remember(poll.attempt_id, batch.deliveries)
         return batch.deliveries
 
     def _candidates(self, poll: Poll) -> Sequence[Queue]:
@@ -241,7 +186,7 @@ class Subscription:
         start = self._next_queue = (self._next_queue + 1) % len(queues)
         return (*queues[start:], *queues[:start])
 
-    async def _take_due(self, queue: Queue, poll: Poll, batch: _Batch) -> None:
+    async def _take_due(self, queue: Queue, poll: Poll, batch: Batch) -> None:
         """Messages whose lease has run out, once more; past the group's attempts they become dead letters."""
         context, due = self._context, self._due
         progress = context.state.progress.get((self.group.id, self.topic.id, queue.id))
@@ -273,35 +218,16 @@ class Subscription:
             self._context.journal.settle(progress, gone, Fate.EXPIRED)
         return [message for message in found if message and progress.pending.get(message.offset) is lease]
 
-    async def _take_fresh(self, queue: Queue, poll: Poll, batch: _Batch) -> None:
+    async def _take_fresh(self, queue: Queue, poll: Poll, batch: Batch) -> None:
         context = self._context
         key = (self.group.id, self.topic.id, queue.id)
         progress = context.state.progress.get(key)
         start = progress.high if progress is not None else queue.first_offset
         if start >= queue.next_offset or (progress is not None and len(progress.pending) >= context.max_pending):
             return
-        taken: list[StoredMessage] = []
-        offset, sections, room, room_bytes = start, 0, batch.room, batch.room_bytes
-        while len(taken) < room and room_bytes > 0:
-            section = await self._section(queue, offset)
-            if section is None:
-                break
-            offset = max(offset, section.base)
-            while offset < section.base + section.count and len(taken) < room and room_bytes > 0:
-                index = offset - section.base
-                if poll.filter.may_match(section.tag_hash(index)):
-                    message = section.message(index)
-                    if poll.filter.matches(message):
-                        taken.append(message)
-                        room_bytes -= len(message.head)
-                offset += 1
-            if offset == section.base + section.count:
-                self._open.pop(queue.id, None)
-            sections += 1
-            if sections % _SECTIONS_A_SLICE == 0:
-                await asyncio.sleep(0)
-                if poll.in_haste:
-                    break
+        taken, offset = await self._fresh.read(
+            queue, start, poll.filter, batch.room, batch.room_bytes, lambda: poll.in_haste
+        )
         progress = context.state.progress.get(key)
         if poll.answer.done() and taken:
             taken, offset = [], taken[0].offset  # what the filter left out need not be read again
@@ -309,18 +235,6 @@ class Subscription:
             self._woken = True  # the offset was set, or messages expired: the next round sees where it is now
         elif offset > start:
             batch.add(self._lend(queue, poll, taken, 1, offset))
-
-    async def _section(self, queue: Queue, offset: int) -> MessageSection | None:
-        section = self._open.get(queue.id)
-        if section is not None and section.base <= offset < section.base + section.count:
-            return section
-        reader = self._context.reader
-        entry = reader.find(queue, offset) if offset < queue.next_offset else None
-        if entry is None:
-            self._open.pop(queue.id, None)
-            return None
-        section = self._open[queue.id] = reader.cached(entry) or await reader.read(entry)
-        return section
 
     def _lend(self, queue: Queue, poll: Poll, messages: list[StoredMessage], attempt: int, high: int) -> list[Delivery]:
         context = self._context
@@ -352,15 +266,6 @@ class Subscription:
             except Refused:
                 return  # the disk is full or slow: they come up again
 
-    def _remember(self, attempt_id: str, deliveries: list[Delivery]) -> None:
-        if not attempt_id or not deliveries:
-            return
-        for oldest in list(islice(self._attempts, 2)):  # those that hold nothing any more go, two for each that comes
-            leases = self._attempts.pop(oldest)
-            if len(self._attempts) < _MAX_ATTEMPT_IDS and any(self._holds(*lease) for lease in leases):
-                self._attempts[oldest] = leases
-        self._attempts[attempt_id] = list({(delivery.queue.id, delivery.lease) for delivery in deliveries})
-
     def _holds(self, queue: int, lease: Lease) -> bool:
         progress = self._context.state.progress.get((self.group.id, self.topic.id, queue))
         return progress is not None and any(progress.pending.get(offset) is lease for offset in lease.offsets)
@@ -368,7 +273,7 @@ class Subscription:
     async def _again(self, poll: Poll) -> list[Delivery]:
         """What an earlier call with this attempt id was given and did not get, once more and at the same attempt."""
         again: list[Delivery] = []
-        for queue_id, lease in self._attempts.get(poll.attempt_id, ()):
+        for queue_id, lease in self._attempts.leases(poll.attempt_id):
             queue = self.topic.queues[queue_id]
             progress = self._context.state.progress.get((self.group.id, self.topic.id, queue_id))
             if progress is None:
@@ -376,7 +281,7 @@ class Subscription:
             found = await self._read_held(progress, queue, lease, _held(progress, lease))
             if found:
                 again += self._lend(queue, poll, found, lease.attempt, progress.high)
-        self._remember(poll.attempt_id, again)
+        self._attempts.remember(poll.attempt_id, again)
         return again
 
 

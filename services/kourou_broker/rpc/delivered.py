@@ -4,8 +4,8 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2
 from kourou_broker.operations import receipt
 from kourou_broker.operations.message import digest, join, varint
+from kourou_broker.operations.poll import Delivery
 from kourou_broker.operations.section_reader import StoredMessage
-from kourou_broker.operations.subscription import Delivery
 
 _MESSAGE_TAG = b"\x12"  # field 2 of ReceiveMessageResponse and of PullMessageResponse, length-delimited
 

@@ -5,8 +5,8 @@ from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2
 from kourou_broker.operations.clients import Client, Clients
 from kourou_broker.operations.definitions import Definitions, can_read
 from kourou_broker.operations.delivery import Deliveries
+from kourou_broker.operations.poll import Poll
 from kourou_broker.operations.pull import Pulling
-from kourou_broker.operations.subscription import Poll
 from kourou_broker.operations.tag_filter import compile_filter
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.state import State

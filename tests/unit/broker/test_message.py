@@ -9,8 +9,8 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
 from kourou.protocol.google.protobuf import duration_pb2
 from kourou_broker.log.section import Section
 from kourou_broker.operations.message import digest, stored_form, tag_hash, varint
+from kourou_broker.operations.poll import Delivery
 from kourou_broker.operations.section_reader import MessageSection
-from kourou_broker.operations.subscription import Delivery
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Name, Queue, Topic
