@@ -10,6 +10,7 @@ from typing import IO, Annotated
 import typer
 
 from kourou.cli.digest import LinesDigest
+from kourou.cli.errors import CommandError
 from kourou.cli.interrupt import INTERRUPTED, interruptible
 from kourou.cli.meter import Meter, say_digest
 from kourou.cli.options import Namesrv
@@ -52,6 +53,8 @@ def receive(
     Stops at --count, after --idle-s, or with Ctrl-C. A message is acknowledged once it is written.
     """
     with ExitStack() as stack:
+        if output == "-" and sys.__stdout__ is None:
+            raise CommandError("standard output is closed; --output FILE writes a file")
         sink = sys.stdout.buffer if output == "-" else stack.enter_context(open(output, "wb"))
         collection = Collection(sink, count, idle_s)
         raise typer.Exit(asyncio.run(collection.run(namesrv, group, topic, tag)))

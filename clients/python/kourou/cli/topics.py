@@ -36,7 +36,7 @@ class TopicType(StrEnum):
 def create(
     name: TopicName,
     message_type: Annotated[TopicType, typer.Option("--type", help="What it holds.")] = TopicType.NORMAL,
-    queues: Annotated[int, typer.Option(min=1, max=1024, help="Queues on each broker.")] = 8,
+    queues: Annotated[int | None, typer.Option(min=1, max=1024, help="Queues on each broker; absent: 8.")] = None,
     broker: Annotated[list[str] | None, typer.Option(help="Only on this broker (repeatable); else on all.")] = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:
