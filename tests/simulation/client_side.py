@@ -135,7 +135,8 @@ class SimulatedCall(Generic[Q, A]):
         self._call.up.send(self._server_call.arrived, None)
 
     def cancel(self) -> None:
-        if self._end is None:
+        # A coroutine of a killed process may be closed after the simulation, and then cancels on no loop.
+        if self._end is None and asyncio._get_running_loop() is not None:
             self._finish(RpcError(StatusCode.CANCELLED, "the call was cancelled"))
             self._call.up.send(self._server_call.cancelled_by_client)
 
