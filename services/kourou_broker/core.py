@@ -34,6 +34,7 @@ from kourou_service.clock import Clock
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
 _PROGRESS_EVERY_MS = 1000
+_CLOSE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,17 @@ class BrokerCore:
         self.pulling.close()
 
     async def close(self) -> None:
-        """Everything is on the disk, and nothing waits any more."""
+        """Everything is on the disk, and nothing waits any more; what a full disk leaves out was not acknowledged."""
         for task in self._tasks:
             task.cancel()
         self.end_polls()
         self.clients.close()
-        await self.journal.durable()
-        await self.log.close()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self.journal.durable()
+                await self.log.close()
+        except TimeoutError:
+            _logger.error("the disk took nothing more: what was not acknowledged is left out")
 
     async def check_retention(self) -> None:
         """What otherwise happens every retention_interval_s."""

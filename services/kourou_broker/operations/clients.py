@@ -13,6 +13,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.state.definitions import Name, name_of
 from kourou_service.refusal import Refused
 
+MAX_SUBSCRIPTIONS = 1024
 _SWEEP_INTERVAL_S = 1.0
 
 
@@ -99,9 +100,13 @@ class Clients:
         self._enter_group(client)
 
     def configure(self, client: Client, settings: definition_pb2.Settings) -> None:
-        """The client said in its settings what it is and wants."""
+        """The client said in its settings what it is and wants. Raises Refused."""
         if self._by_id.get(client.id) is not client:
             return  # it has said goodbye, and would stay a member of its group for ever
+        if len(settings.subscription.subscriptions) + len(settings.publishing.topics) > MAX_SUBSCRIPTIONS:
+            raise Refused(
+                definition_pb2.TOO_MANY_REQUESTS, f"a client names at most {MAX_SUBSCRIPTIONS} topics in its settings"
+            )
         before = (client.type, client.group, set(client.subscriptions))
         group = name_of(settings.subscription.group) if settings.HasField("subscription") else None
         self._leave_group(client, unless=group)

@@ -6,6 +6,7 @@ from itertools import count
 
 from kourou_broker.state.records import Lease
 
+MAX_RENEWAL_MS = 3 * 3_600_000
 _COMPACT_FROM = 1024
 
 
@@ -33,10 +34,12 @@ class DueLeases:
         heap = self._heaps.get(queue)
         return heappop(heap)[2] if heap and heap[0][0] <= now_ms else None
 
-    def renews(self, lease: Lease) -> bool:
+    def renews(self, lease: Lease, now_ms: int) -> bool:
         """Whether the lease goes on past its deadline, because its client lives and still has the messages."""
         if not lease.auto_renew or lease in self._given_back or not self._may_live(lease.client_id):
             return False
+        if now_ms > lease.deadline_ms + MAX_RENEWAL_MS:
+            return False  # nobody works on a message for so long: the answer was lost, or the listener hangs
         if lease.incarnation != self._incarnation:
             # The broker may have been killed before its answer left, and then no client has the messages, though it
             # lives. So a lease of an earlier run is renewed once, for who is at work on them, and then they come again.

@@ -17,6 +17,7 @@ from kourou_service.refusal import Refused
 
 MAX_PROPERTIES_BYTES = 64 * 1024
 MAX_PROPERTIES = 128
+MAX_SYSTEM_PROPERTIES_BYTES = 64 * 1024
 MAX_NAME_BYTES = 1024
 """Of a key, a tag, a property's name or a message id."""
 
@@ -138,6 +139,11 @@ def stored_form(message: definition_pb2.Message, now_ms: int) -> Split:
     if _BORN not in given:
         system.born_timestamp.FromMilliseconds(now_ms)
     tail = system.SerializeToString()
+    if len(tail) > MAX_SYSTEM_PROPERTIES_BYTES:
+        raise Refused(
+            definition_pb2.MESSAGE_PROPERTIES_TOO_LARGE,
+            f"the system properties have {len(tail)} bytes, at most {MAX_SYSTEM_PROPERTIES_BYTES} are allowed",
+        )
     message.ClearField("system_properties")
     head = message.SerializeToString()
     return Split(MESSAGE_ROW.pack(len(head), len(tail), hash_), head + tail)

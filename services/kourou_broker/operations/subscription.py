@@ -198,7 +198,7 @@ class Subscription:
             held = _held(progress, lease)
             if not held:
                 due.ended(lease)
-            elif due.renews(lease):
+            elif due.renews(lease, now_ms):
                 due.watch(queue.id, lease, now_ms + poll.invisible_ms)
             else:
                 due.watch(queue.id, lease, now_ms + _LOOK_AGAIN_MS)  # for what is not settled or lent below

@@ -65,7 +65,7 @@ class ReceivingDoor:
             batch_size(request.batch_size),
             invisible_ms,
             request.auto_renew,
-            _attempt_id(request.attempt_id),
+            _attempt_id(client.id, request.attempt_id),
             queue,
         )
         wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
@@ -130,10 +130,11 @@ def batch_size(asked: int) -> int:
     return min(asked, MAX_BATCH)
 
 
-def _attempt_id(asked: str) -> str:
+def _attempt_id(client: str, asked: str) -> str:
+    """An attempt is the client's own: nobody else gets its messages by the same id."""
     if len(asked) > MAX_ATTEMPT_ID_LENGTH:
         raise Refused(definition_pb2.BAD_REQUEST, f"the attempt id is over {MAX_ATTEMPT_ID_LENGTH} characters long")
-    return asked
+    return f"{client} {asked}" if asked else ""
 
 
 def _wait_s(asked: duration_pb2.Duration | None, call: Call) -> float:
