@@ -104,6 +104,7 @@ class AssignedQueues:
         # The broker ends the poll of a queue that was taken from us.
         failures, attempt_id = 0, new_attempt_id()
         while queue in self._assigned.get(queue.topic, ()):
+            await self._settler.room(queue.address)
             await self._listening.room()
             try:
                 messages = await receive(self._client.wire, self._next_poll(queue), attempt_id)
@@ -129,12 +130,12 @@ class AssignedQueues:
         )
 
     def _heard(self, message: ReceivedMessage, done: asyncio.Future[bool]) -> None:
+        # Not only when it is settled: a broker that is down must not fill the cache for the others.
+        self._listening.release(message)
         if done.cancelled():
-            self._listening.release(message)
             return
         if done.result():
-            settled = self._settler.acknowledge(message)
+            self._settler.acknowledge(message)
         else:
             delay_s = self._client.session.broker_settings.retry.delay_s(message.attempt)
-            settled = self._settler.give_back(message, delay_s)
-        settled.add_done_callback(lambda _: self._listening.release(message))
+            self._settler.give_back(message, delay_s)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from kourou.message import ReceivedMessage
+from kourou.room import Room
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +26,7 @@ class Listening:
             getattr(listener, "__call__", None)  # noqa: B004
         )
         self._concurrency = concurrency
-        self._max_count = max_cached_count
-        self._max_bytes = max_cached_bytes
-        self._count = self._bytes = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        self._cache = Room(max_cached_count, max_cached_bytes)
         self._queue: asyncio.Queue[tuple[ReceivedMessage, asyncio.Future[bool]] | None] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
         self._threads: ThreadPoolExecutor | None = None
@@ -41,22 +38,18 @@ class Listening:
 
     async def room(self) -> None:
         """Returns when the cache may take the messages of another poll."""
-        await self._room.wait()
+        await self._cache.wait()
 
     def put(self, message: ReceivedMessage) -> asyncio.Future[bool]:
         """Whether the listener settled it; cancelled when the consumer closes before it was begun. It counts as cached
         until `release`."""
-        self._count += 1
-        self._bytes += message.size_bytes
-        self._update_room()
+        self._cache.take(message)
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((message, done))
         return done
 
     def release(self, message: ReceivedMessage) -> None:
-        self._count -= 1
-        self._bytes -= message.size_bytes
-        self._update_room()
+        self._cache.release(message)
 
     async def close(self, grace_s: float) -> None:
         """Begins no further message, and gives the running ones that long."""
@@ -73,12 +66,6 @@ class Listening:
             await asyncio.gather(*late, return_exceptions=True)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _update_room(self) -> None:
-        if self._count < self._max_count and self._bytes < self._max_bytes:
-            self._room.set()
-        else:
-            self._room.clear()
 
     async def _work(self) -> None:
         while (waiting := await self._queue.get()) is not None:

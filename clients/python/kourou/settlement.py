@@ -23,11 +23,15 @@ from kourou.errors import (
 from kourou.message import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.room import Room
 from kourou.wire import Wire
 
 _log = logging.getLogger(__name__)
 
 MAX_ACK_COUNT = 128
+MAX_UNSETTLED_COUNT = 1024
+MAX_UNSETTLED_BYTES = 64 * 1024 * 1024
+"""Of each broker; with more, none of its queues is polled."""
 _ACK_LIMITS = Limits(max_in_flight=2, max_count=MAX_ACK_COUNT, max_bytes=MAX_ACK_COUNT)
 _AGAIN = Exponential(initial_s=0.05, max_s=5.0)
 _PASSES = (ConnectionFailed, TimeoutExceeded, TooManyRequests, ServerFailure)
@@ -78,21 +82,27 @@ class Settler:
         self._group = group
         self._lanes: dict[tuple[str, str], Coalescer[_Ack, None]] = {}
         self._returns: set[asyncio.Task[None]] = set()
+        self._unsettled: dict[str, Room] = {}
 
-    def acknowledge(self, message: ReceivedMessage) -> asyncio.Future[None]:
+    async def room(self, address: str) -> None:
+        """Returns when the broker there may give more to settle."""
+        if address in self._unsettled:
+            await self._unsettled[address].wait()
+
+    def acknowledge(self, message: ReceivedMessage) -> None:
         """Together with others that come while a request is under way."""
         key = message.topic, message.address
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Coalescer(self._acknowledge, _ACK_LIMITS)
-        return lane.submit(_Ack(message))
+        self._count(message, lane.submit(_Ack(message)))
 
-    def give_back(self, message: ReceivedMessage, delay_s: float) -> asyncio.Future[None]:
+    def give_back(self, message: ReceivedMessage, delay_s: float) -> None:
         """To be delivered again after the delay."""
         task = asyncio.create_task(self._give_back(message, delay_s))
         self._returns.add(task)
         task.add_done_callback(self._returns.discard)
-        return task
+        self._count(message, task)
 
     async def drain(self) -> None:
         """Returns when everything is settled."""
@@ -106,6 +116,13 @@ class Settler:
             task.cancel()
         for lane in self._lanes.values():
             await lane.close()
+
+    def _count(self, message: ReceivedMessage, settled: asyncio.Future[None]) -> None:
+        room = self._unsettled.get(message.address)
+        if room is None:
+            room = self._unsettled[message.address] = Room(MAX_UNSETTLED_COUNT, MAX_UNSETTLED_BYTES)
+        room.take(message)
+        settled.add_done_callback(lambda _: room.release(message))
 
     async def _acknowledge(self, acks: list[_Ack]) -> Sequence[None]:
         messages = [ack.message for ack in acks]

@@ -132,7 +132,7 @@ async def test_a_queue_that_goes_while_its_messages_are_heard_keeps_its_progress
         gate.set()
         await until(lambda: len(member.heard) == 10)
         await until(lambda: not member.consumer._intake._pulls)
-        assert member.consumer._listening._count == 0
+        assert member.consumer._listening._cache.count == 0
     assert json.loads((tmp_path / "a.json").read_text()) == {"t": {"broker-a": {"0": 10}}}
 
 

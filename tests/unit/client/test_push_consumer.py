@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from kourou import AsyncPushConsumer, ReceivedMessage, TopicNotFound, assigned
+from kourou import AsyncPushConsumer, ReceivedMessage, TopicNotFound, assigned, settlement
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.unit.client.fake import Broker, Cluster, cluster, received, until
 
@@ -134,6 +134,34 @@ async def test_a_full_cache_polls_no_more(limits):
             assert len(broker.receives) == 1
             gate.set()
             await until(lambda: len(acked(broker)) == 40)
+
+
+async def test_a_broker_that_takes_no_acknowledgements_does_not_stall_the_others():
+    async with cluster(brokers=2) as c:
+        assign_whole_brokers(c)
+        stuck, healthy = c.brokers
+        stuck.ack_gate.clear()
+        async with AsyncPushConsumer("g", {"t": "*"}, _heed, c.namesrv, max_cached_count=5):
+            stuck.ready["t"] += [received("t", b"x", f"{i}") for i in range(5)]
+            await until(lambda: stuck.acks)
+            healthy.ready["t"] += [received("t", b"x", f"{i}") for i in range(10)]
+            await until(lambda: len(acked(healthy)) == 10)
+            stuck.ack_gate.set()
+
+
+async def test_what_is_still_to_be_settled_at_a_broker_is_bounded(monkeypatch):
+    monkeypatch.setattr(settlement, "MAX_UNSETTLED_COUNT", 5)
+    async with cluster() as c:
+        assign_whole_brokers(c)
+        broker = c.brokers[0]
+        broker.ack_gate.clear()
+        async with AsyncPushConsumer("g", {"t": "*"}, _heed, c.namesrv):
+            broker.ready["t"] += [received("t", b"x", f"{i}") for i in range(90)]
+            await until(lambda: broker.acks)
+            await asyncio.sleep(0.1)
+            assert len(broker.ready["t"]) >= 90 - 2 * 32, "one poll, and at most another that was asked for already"
+            broker.ack_gate.set()
+            await until(lambda: len(set(acked(broker))) == 90)
 
 
 async def test_the_assignment_is_the_whole_truth(monkeypatch):
