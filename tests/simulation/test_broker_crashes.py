@@ -21,7 +21,8 @@ import structlog
 
 from kourou_broker.state import State
 from kourou_broker.state.fold import GENERATIONS
-from tests.simulation.broker_clients import Auditor, Consumer, Operator, Producer, World
+from tests.simulation.broker_clients import Consumer, Producer, World
+from tests.simulation.broker_operators import Auditor, Operator
 from tests.simulation.cluster import Shard, small_settings
 from tests.simulation.disk import PowerCut
 from tests.simulation.ledger import GroupView
