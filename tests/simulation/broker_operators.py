@@ -1,4 +1,4 @@
-"""Who else has to do with a simulated broker: operators who change it, and an auditor who looks at what became of it."""
+"""Who else has to do with a simulated broker: operators who change it, and an auditor of what became of it."""
 
 import asyncio
 from collections.abc import Awaitable
