@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from kourou.errors import KourouError, ServerError
+from kourou.errors import KourouError, NotFound, ServerError
 from kourou.name_servers import NameServers
-from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, Endpoints, Status
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, Endpoints, Resource, Status
 from kourou.protocol.kourou.admin.v1.admin_pb2 import Outcome
 from kourou.protocol.kourou.routing.v1 import routing_rpc
-from kourou.protocol.kourou.routing.v1.routing_pb2 import BrokerInfo, ListBrokersRequest
+from kourou.protocol.kourou.routing.v1.routing_pb2 import BrokerInfo, ListBrokersRequest, WatchRouteRequest
 from kourou.protocol.method import UnaryMethod
 from kourou.route import address_of
 from kourou.wire import Wire
@@ -23,6 +24,11 @@ from kourou_service.refusal import Refused
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
+
+# A broker tells its NameServers of a topic at once, so that this is long.
+ROUTE_WAIT_S = 2.0
+_ROUTE_INTERVAL_S = 0.02
+_ROUTE_TIMEOUT_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,27 @@ class Cluster:
         except KourouError as error:
             status = _status(error)
             raise Refused(status.code, status.message) from None
+
+    async def wait_for_route(self, topic: Resource, brokers: Collection[str]) -> None:
+        """Returns when all NameServers that answer show the topic on these brokers, or after `ROUTE_WAIT_S`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ROUTE_WAIT_S):
+                points = await self._name_servers.access_points()
+                await asyncio.gather(*(self._shown(address, points[address], topic, brokers) for address in points))
+
+    async def _shown(self, address: str, point: Endpoints, topic: Resource, brokers: Collection[str]) -> None:
+        request = WatchRouteRequest(topic=topic, endpoints=point)
+        missing = set(brokers)
+        while missing:
+            try:
+                answer = await self._wire.call(address, routing_rpc.WATCH_ROUTE, request, _ROUTE_TIMEOUT_S)
+                missing = set(brokers) - {queue.broker.name for queue in answer.message.message_queues}
+            except NotFound:
+                pass
+            except KourouError:
+                return  # clients do not get a route from this one either
+            if missing:
+                await asyncio.sleep(_ROUTE_INTERVAL_S)
 
     async def ask(
         self, broker: BrokerInfo, method: UnaryMethod[Q, A], request: Q, timeout_s: float | None = None

@@ -47,7 +47,7 @@ class Admin:
         self._engine = create_engine(settings.engine, EngineOptions(max_concurrent_calls=settings.max_calls))
         open_door(
             self._engine,
-            Topics(topics, clock),
+            Topics(cluster, topics, clock),
             Groups(groups, clock),
             Brokers(cluster),
             Progress(cluster),

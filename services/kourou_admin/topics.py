@@ -16,10 +16,10 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
 )
 from kourou.protocol.kourou.admin.v1.admin_pb2 import Topic as TopicView
 from kourou.protocol.kourou.log.v1.record_pb2 import Topic
-from kourou_admin.cluster import pick
+from kourou_admin.cluster import Cluster, pick
 from kourou_admin.copies import TopicCopies
 from kourou_admin.definitions import Holding, check_topic_name
-from kourou_admin.outcomes import overall, reading
+from kourou_admin.outcomes import overall, reading, succeeded
 from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
 
@@ -28,7 +28,8 @@ MAX_QUEUES = 1024
 
 
 class Topics:
-    def __init__(self, copies: TopicCopies, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, copies: TopicCopies, clock: Clock) -> None:
+        self._cluster = cluster
         self._copies = copies
         self._clock = clock
 
@@ -43,6 +44,8 @@ class Topics:
             else:
                 definition = self._new(wanted, holding)
             outcomes = await self._copies.put(census, targets, definition)
+        # So that a send right after finds it.
+        await self._cluster.wait_for_route(definition.name, [o.broker for o in outcomes if succeeded(o)])
         return CreateTopicResponse(
             status=overall(outcomes), outcomes=outcomes, topic=_view(census.holding(wanted.name))
         )

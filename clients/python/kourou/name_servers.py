@@ -37,17 +37,15 @@ class NameServers:
         """`request` makes it, given the access point as the user named it: by that the server knows which of the
         brokers' addresses to answer. `wait_s`: how long the server may wait by design. Raises ConnectionFailed when
         none answers, and NotFound only when none that answers knows it: one of them may not hear the brokers."""
-        await self._resolver.addresses()
-        by_target = self._resolver.by_target
-        self._list.update(by_target)
-        named = {address: target for target, found in zip(self._targets, by_target, strict=True) for address in found}
+        access_points = await self.access_points()
+        self._list.update(self._resolver.by_target)
         errors: list[KourouError] = []
         not_found: NotFound | None = None
         order = self._list.order
         timeout_s = wait_s + (CALL_TIMEOUT_S if len(order) > 1 else REQUEST_TIMEOUT_S)
         for address in order:
             try:
-                made = request(endpoints_of(named[address]))
+                made = request(access_points[address])
                 return (await self._wire.call(address, method, made, timeout_s)).message
             except NotFound as error:
                 not_found = error
@@ -59,6 +57,12 @@ class NameServers:
         reasons = "; ".join(map(str, errors)) or "the names cannot be resolved"
         advice = "`kourou dev` starts a local cluster, KOUROU_NAMESRV or namesrv names another"
         raise ConnectionFailed(f"no NameServer of {', '.join(self._targets)} answers ({reasons}); {advice}")
+
+    async def access_points(self) -> dict[str, v2.Endpoints]:
+        """For each address that is known, the access point as the user named it."""
+        await self._resolver.addresses()
+        by_target = zip(self._targets, self._resolver.by_target, strict=True)
+        return {address: endpoints_of(target) for target, found in by_target for address in found}
 
     async def close(self) -> None:
         await self._resolver.close()

@@ -101,8 +101,13 @@ class FakeNetwork:
                 for broker in self.brokers.values()
             ]
             return routing_pb2.ListBrokersResponse(status=OK, brokers=infos)
-        queues = self.routes.get(request.topic.name)
-        if queues is None:
+        held = [
+            v2.MessageQueue(topic=request.topic, broker=v2.Broker(name=broker.name))
+            for broker in self.brokers.values()
+            if request.topic.name in broker.topics
+        ]
+        queues = self.routes.get(request.topic.name, held)
+        if not queues:
             status = v2.Status(code=v2.TOPIC_NOT_FOUND, message="no such topic")
             return routing_pb2.WatchRouteResponse(status=status)
         return routing_pb2.WatchRouteResponse(status=OK, version=1, message_queues=queues)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -10,6 +12,7 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ListTopicsRequest,
 )
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
+from kourou_admin import cluster
 from kourou_admin.copies import TopicCopies
 from kourou_admin.topics import Topics
 from kourou_service.refusal import Refused
@@ -22,8 +25,9 @@ class World:
     def __init__(self, *brokers: str) -> None:
         self.network = FakeNetwork(*brokers)
         self.clock = FakeClock()
-        self.copies = TopicCopies(self.network.cluster())
-        self.topics = Topics(self.copies, self.clock)
+        found = self.network.cluster()
+        self.copies = TopicCopies(found)
+        self.topics = Topics(found, self.copies, self.clock)
         self.brokers = self.network.brokers
 
     def versions(self) -> dict[str, int]:
@@ -50,6 +54,25 @@ async def test_a_topic_is_created_on_all_brokers(world: World) -> None:
     assert response.topic.type == v2.NORMAL
     assert list(response.topic.brokers) == ["broker-a", "broker-b"]
     assert world.versions() == {"broker-a": 1_000_001, "broker-b": 1_000_001}
+
+
+async def test_a_topic_is_created_when_the_name_server_shows_it(world: World) -> None:
+    world.network.routes["flights"] = [v2.MessageQueue(broker=v2.Broker(name="broker-a"))]
+    creating = asyncio.create_task(world.topics.create(CreateTopicRequest(name=FLIGHTS)))
+    while len(world.versions()) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    assert not creating.done()
+    del world.network.routes["flights"]
+    assert (await asyncio.wait_for(creating, 1)).status.code == v2.OK
+
+
+async def test_a_topic_that_no_name_server_shows_is_created_nevertheless(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ROUTE_WAIT_S", 0.05)
+    world.network.routes["flights"] = []
+    assert (await world.topics.create(CreateTopicRequest(name=FLIGHTS))).status.code == v2.OK
 
 
 async def test_an_existing_topic_is_refused(world: World) -> None:

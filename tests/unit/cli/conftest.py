@@ -44,7 +44,7 @@ class InMemoryAdmin:
         cluster, clock = network.cluster(), FakeClock()
         open_door(
             self,  # type: ignore[arg-type]
-            Topics(TopicCopies(cluster), clock),
+            Topics(cluster, TopicCopies(cluster), clock),
             Groups(GroupCopies(cluster), clock),
             Brokers(cluster),
             Progress(cluster),
