@@ -97,6 +97,7 @@ def test_partial_success_fails_and_says_where(kourou: Command) -> None:
     assert result.exit_code == 1
     assert "8 queues on broker-a" in result.stdout
     assert "not done on broker-b" in result.stderr
+    assert "; when it is back: kourou topic create flights --broker broker-b\n" in result.stderr
     listing = kourou("topic", "list")
     assert listing.exit_code == 0
     assert "broker-b is missing here" in listing.stderr

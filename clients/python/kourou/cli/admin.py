@@ -49,11 +49,17 @@ def done_by(outcomes: Iterable[Outcome]) -> str:
     return ", ".join(done)
 
 
-def refuse_partial(outcomes: Iterable[Outcome]) -> None:
-    """Raises CommandError that names the brokers that did not do it."""
-    failed = [f"{outcome.broker}: {outcome.status.message}" for outcome in outcomes if outcome.status.code != Code.OK]
-    if failed:
-        raise CommandError(f"not done on {'; '.join(failed)}")
+def refuse_partial(outcomes: Iterable[Outcome], way_out: str = "") -> None:
+    """Raises CommandError that names the brokers that did not do it. `way_out`: the command that finishes it once the
+    brokers that are named with --broker are back."""
+    failed = [outcome for outcome in outcomes if outcome.status.code != Code.OK]
+    if not failed:
+        return
+    text = "; ".join(f"{outcome.broker}: {outcome.status.message}" for outcome in failed)
+    if way_out:
+        back = "it is" if len(failed) == 1 else "they are"
+        text += f"; when {back} back: {way_out}{''.join(f' --broker {outcome.broker}' for outcome in failed)}"
+    raise CommandError(f"not done on {text}")
 
 
 def warn_missing(failures: Iterable[Outcome]) -> None:

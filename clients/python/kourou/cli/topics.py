@@ -50,7 +50,7 @@ def create(
     response = admin_service.call(admin, admin_rpc.CREATE_TOPIC, request)
     topic = response.topic
     print(f"topic {shown(topic.name)} created: {topic.queues} queues on {admin_service.done_by(response.outcomes)}")
-    admin_service.refuse_partial(response.outcomes)
+    admin_service.refuse_partial(response.outcomes, f"kourou topic create {name}")
 
 
 @app.command("list")
