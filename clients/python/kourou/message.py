@@ -81,7 +81,7 @@ class ReceivedMessage:
         """Unpacked. Raises CorruptMessage when it is not what its encoding says, or unpacks to more than 4 MiB."""
         if self._body is None:
             gzipped = self._message.system_properties.body_encoding == v2.GZIP
-            self._body = _gunzip(self._message.body) if gzipped else self._message.body
+            self._body = _gunzip(self._message.body, self.message_id) if gzipped else self._message.body
         return self._body
 
     @property
@@ -218,16 +218,16 @@ def _text_fault(what: str, text: object) -> str | None:
     return None
 
 
-def _gunzip(packed: bytes) -> bytes:
+def _gunzip(packed: bytes, message_id: str) -> bytes:
     unpack = zlib.decompressobj(_GZIP_WBITS)
     try:
         body = unpack.decompress(packed, MAX_BODY_BYTES + 1)
     except zlib.error as error:
-        raise CorruptMessage(f"the body is no gzip: {error}") from None
+        raise CorruptMessage(f"the body of message {message_id} is no gzip: {error}") from None
     if len(body) > MAX_BODY_BYTES:
-        raise CorruptMessage(f"the body unpacks to more than {MAX_BODY_BYTES} bytes")
+        raise CorruptMessage(f"the body of message {message_id} unpacks to more than {MAX_BODY_BYTES} bytes")
     if not unpack.eof:
-        raise CorruptMessage("the gzip of the body is cut off")
+        raise CorruptMessage(f"the gzip of the body of message {message_id} is cut off")
     return body
 
 

@@ -38,6 +38,11 @@ class Queue:
         self.receive_error: KourouError = ConnectionFailed("gone")
         self.lose_acks = False
 
+    @staticmethod
+    def wire(body: bytes) -> v2.Message:
+        encoding = v2.GZIP if body.startswith(b"gzip:") else v2.IDENTITY
+        return v2.Message(body=body, system_properties=v2.SystemProperties(message_id="id-1", body_encoding=encoding))
+
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
@@ -82,7 +87,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
                 raise queue.receive_error
             taken, queue.bodies = queue.bodies[:max_messages], queue.bodies[max_messages:]
             await asyncio.sleep(0.001)
-            return [ReceivedMessage(v2.Message(body=body), "broker-a", "") for body in taken]
+            return [ReceivedMessage(queue.wire(body), "broker-a", "") for body in taken]
 
         async def ack(self, messages: Sequence[ReceivedMessage]) -> None:
             if queue.lose_acks:
@@ -134,6 +139,15 @@ def test_receive_stops_when_nothing_comes(kourou: Command, queue: Queue) -> None
     assert result.exit_code == 0
     assert result.stdout == "a\nb\nc\n"
     assert "1 bodies contain a newline" in result.stderr
+
+
+def test_a_body_that_cannot_be_unpacked_is_left_out(kourou: Command, queue: Queue) -> None:
+    queue.bodies = [b"a", b"gzip: not at all", b"c"]
+    result = kourou("receive", "t", "--group", "g", "--count", "2")
+    assert result.exit_code == 0
+    assert sorted(result.stdout.split()) == ["a", "c"]
+    assert "the body of message id-1 is no gzip" in result.stderr
+    assert queue.acked == 2
 
 
 def test_ctrl_c_ends_a_receive_after_writing_and_acknowledging(kourou: Command, queue: Queue) -> None:

@@ -18,6 +18,7 @@ from kourou.cli.root import warn
 from kourou.client import DEFAULT_NAMESRV
 from kourou.errors import (
     AccessDenied,
+    CorruptMessage,
     InvalidArgument,
     InvalidRequest,
     KourouError,
@@ -118,8 +119,10 @@ class Collection:
                 await asyncio.sleep(_RETRY_S)
             finally:
                 self._claimed -= wanted - len(messages)
-            if messages:
-                await self._take(consumer, meter, messages)
+            unpacked = [message for message in messages if _is_whole(message)]
+            self._claimed -= len(messages) - len(unpacked)
+            if unpacked:
+                await self._take(consumer, meter, unpacked)
 
     def _claim(self) -> int:
         wanted = _BATCH_COUNT if self._count is None else min(_BATCH_COUNT, self._count - self._claimed)
@@ -151,3 +154,13 @@ class Collection:
         if self._unacked:
             warn(f"{self._unacked:,} messages could not be acknowledged and will come again")
         say_digest(self._digest.hexdigest())
+
+
+def _is_whole(message: ReceivedMessage) -> bool:
+    """One that cannot be unpacked is not acknowledged, and so ends in the dead-letter topic of the group."""
+    try:
+        _ = message.body
+    except CorruptMessage as error:
+        warn(f"{error}; it is left out, and goes to the dead-letter topic after its last attempt")
+        return False
+    return True
