@@ -83,6 +83,9 @@ class Admin:
                 except Refused as problem:
                     _logger.debug("definitions not compared", reason=problem.message)
                     continue
+                except Exception:
+                    _logger.exception("comparing definitions failed; it is tried again")
+                    continue
                 for outcome in outcomes:
                     if succeeded(outcome):
                         _logger.info("a broker was brought up to date", broker=outcome.broker)

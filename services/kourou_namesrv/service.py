@@ -130,5 +130,8 @@ class NameServer:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._settings.scan_interval_s)
-            for broker in self.registry.scan(loop.time()):
-                _logger.warning("a silent broker is removed", broker=broker.key.name, id=broker.key.id)
+            try:
+                for broker in self.registry.scan(loop.time()):
+                    _logger.warning("a silent broker is removed", broker=broker.key.name, id=broker.key.id)
+            except Exception:
+                _logger.exception("looking for silent brokers failed; it is tried again")

@@ -68,6 +68,8 @@ class AssignedQueues:
                 await self._assign(topic)
             except KourouError as error:
                 _log.warning("no new assignment of %s, the last one stays: %s", topic, error)
+            except Exception:
+                _log.exception("no new assignment of %s, the last one stays", topic)
 
     async def _assign(self, topic: str) -> None:
         route = await self._client.routes.get(topic)

@@ -98,6 +98,8 @@ class BroadcastQueues:
                 await self._follow(topic)
             except KourouError as error:
                 _log.warning("the queues of %s stay as they were: %s", topic, error)
+            except Exception:
+                _log.exception("the queues of %s stay as they were", topic)
 
     async def _follow(self, topic: str) -> None:
         queues = set((await self._client.routes.get(topic)).readable)
@@ -131,6 +133,10 @@ class BroadcastQueues:
                 _log.log(logging.WARNING if failures == 3 else logging.DEBUG, "pulling %s failed: %s", queue, error)
                 self._client.routes.pull_soon(queue.topic)
                 await asyncio.sleep(_AGAIN.jittered_s(failures))
+            except Exception:
+                failures += 1
+                _log.exception("pulling %s failed; it is tried again", queue)
+                await asyncio.sleep(_AGAIN.jittered_s(failures))
 
     async def _pull_once(self, queue: Queue) -> None:
         offset = self._offsets.get(queue)
@@ -154,10 +160,12 @@ class BroadcastQueues:
             return None
         self._hearing.add(queue)
         heard = [self._listening.put(message) for message in messages]
-        await asyncio.wait(heard)
-        self._hearing.discard(queue)
-        for message in messages:
-            self._listening.release(message)
+        try:
+            await asyncio.wait(heard)
+        finally:
+            self._hearing.discard(queue)
+            for message in messages:
+                self._listening.release(message)
         return next((message for message, done in zip(messages, heard, strict=True) if done.cancelled()), None)
 
     async def _ask(self, queue: Queue, offset: int) -> tuple[list[ReceivedMessage], int]:

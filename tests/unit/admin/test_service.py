@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.admin.v1 import admin_pb2, admin_rpc
 from kourou.transport import GrpcTransport, Transport
 from kourou.wire import Wire
+from kourou_admin.copies import TopicCopies
 from kourou_admin.service import Admin
 from kourou_admin.settings import AdminSettings
 from kourou_service.settings import SettingsError
@@ -49,6 +51,19 @@ async def test_a_topic_by_a_real_call(world: World) -> None:
     assert listed.topics == [created.topic]
     with pytest.raises(InvalidRequest, match="exists on broker-a, broker-b already"):
         await world.call(admin_rpc.CREATE_TOPIC, admin_pb2.CreateTopicRequest(name=FLIGHTS))
+
+
+async def test_no_error_ends_the_levelling(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = asyncio.Semaphore(0)
+
+    async def fail(_: object) -> Any:
+        rounds.release()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(TopicCopies, "level", fail)
+    async with asyncio.timeout(5):
+        await rounds.acquire()
+        await rounds.acquire()
 
 
 async def test_a_fault_is_answered_without_a_traceback(world: World) -> None:

@@ -143,6 +143,20 @@ async def test_an_offset_that_is_gone_goes_on_at_the_first(c, tmp_path):
         await until(lambda: member.heard == [b"1"])
 
 
+async def test_no_error_ends_a_pull(c, tmp_path, monkeypatch):
+    store(c.brokers[0], b"1")
+    ask, errors = broadcasting.BroadcastQueues._ask, [ValueError("of our own")]
+
+    async def fail_once(self, queue, offset):
+        if errors:
+            raise errors.pop()
+        return await ask(self, queue, offset)
+
+    monkeypatch.setattr(broadcasting.BroadcastQueues, "_ask", fail_once)
+    async with Member(c, tmp_path / "a.json") as member:
+        await until(lambda: member.heard == [b"1"])
+
+
 async def test_two_members_need_two_files(c, tmp_path):
     async with Member(c, tmp_path / "a.json"):
         with pytest.raises(InvalidArgument, match=r"a\.json.*offsets_path"):
