@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message as ProtobufMessage
@@ -37,15 +37,12 @@ class NameServers:
         """`request` makes it, given the access point as the user named it: by that the server knows which of the
         brokers' addresses to answer. `wait_s`: how long the server may wait by design. Raises ConnectionFailed when
         none answers, and NotFound only when none that answers knows it: one of them may not hear the brokers."""
-        access_points = await self.access_points()
-        self._list.update(self._resolver.by_target)
         errors: list[KourouError] = []
         not_found: NotFound | None = None
-        order = self._list.order
-        timeout_s = wait_s + (CALL_TIMEOUT_S if len(order) > 1 else REQUEST_TIMEOUT_S)
-        for address in order:
+        async for address, access_point, of_count in self._in_order():
+            timeout_s = wait_s + (CALL_TIMEOUT_S if of_count > 1 else REQUEST_TIMEOUT_S)
             try:
-                made = request(access_points[address])
+                made = request(access_point)
                 return (await self._wire.call(address, method, made, timeout_s)).message
             except NotFound as error:
                 not_found = error
@@ -61,8 +58,23 @@ class NameServers:
     async def access_points(self) -> dict[str, v2.Endpoints]:
         """For each address that is known, the access point as the user named it."""
         await self._resolver.addresses()
+        return self._access_points()
+
+    def _access_points(self) -> dict[str, v2.Endpoints]:
         by_target = zip(self._targets, self._resolver.by_target, strict=True)
         return {address: endpoints_of(target) for target, found in by_target for address in found}
+
+    async def _in_order(self) -> AsyncIterator[tuple[str, v2.Endpoints, int]]:
+        """Each address and access point once, and how many are known; those of names that are slow to resolve last."""
+        tried: set[str] = set()
+        for ready in (self._resolver.addresses, self._resolver.all_addresses):
+            await ready()
+            self._list.update(self._resolver.by_target)
+            access_points = self._access_points()
+            for address in self._list.order:
+                if address not in tried:
+                    tried.add(address)
+                    yield address, access_points[address], len(access_points)
 
     async def close(self) -> None:
         await self._resolver.close()

@@ -13,6 +13,8 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 RESOLVE_INTERVAL_S = 30.0
+# For the other names after the first one: all clients would else ask the one that resolves fastest.
+_OTHERS_WAIT_S = 0.2
 MAX_ADDRESSES = 256
 """Taken of all targets together; whoever has more NameServers than that made a mistake."""
 
@@ -42,7 +44,7 @@ class Resolver:
         self._found: list[tuple[str, ...]] = [() for _ in targets]
         self._listeners: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
-        self._first = asyncio.Event()
+        self._first, self._all = asyncio.Event(), asyncio.Event()
 
     @property
     def by_target(self) -> list[tuple[str, ...]]:
@@ -55,10 +57,19 @@ class Resolver:
         return tuple(dict.fromkeys(address for found in self._found for address in found))[:MAX_ADDRESSES]
 
     async def addresses(self) -> tuple[str, ...]:
-        """Like `known`, after the first attempt to resolve every target; empty when none could be resolved."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._keep_resolving())
+        """Like `known`, after the first attempt to resolve every target, or shortly after the first one that
+        succeeds: a slow name holds up no other. Empty when none could be resolved."""
+        self._begin()
         await self._first.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_OTHERS_WAIT_S):
+                await self._all.wait()
+        return self.known
+
+    async def all_addresses(self) -> tuple[str, ...]:
+        """Like `addresses`, with those of slow names."""
+        self._begin()
+        await self._all.wait()
         return self.known
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -66,19 +77,20 @@ class Resolver:
         self._listeners.append(callback)
 
     async def refresh(self) -> None:
-        """Resolves every target now."""
-        before = self._found
-        self._found = list(await asyncio.gather(*map(self._resolved, range(len(self._targets)))))
+        """Resolves every target now, and takes each as it comes."""
+        await asyncio.gather(*map(self._refresh, range(len(self._targets))))
         self._first.set()
-        if self._found != before:
-            for listener in self._listeners:
-                listener()
+        self._all.set()
 
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def _begin(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._keep_resolving())
 
     async def _keep_resolving(self) -> None:
         await self.refresh()
@@ -87,6 +99,15 @@ class Resolver:
         while True:
             await asyncio.sleep(self._interval_s)
             await self.refresh()
+
+    async def _refresh(self, index: int) -> None:
+        before, found = self._found[index], await self._resolved(index)
+        self._found[index] = found
+        if found:
+            self._first.set()
+        if found != before:
+            for listener in self._listeners:
+                listener()
 
     async def _resolved(self, index: int) -> tuple[str, ...]:
         host, port = self._targets[index]

@@ -17,9 +17,10 @@ class Names:
 
     def __init__(self, **answers: list[str]) -> None:
         self.answers = answers
+        self.slow_s: dict[str, float] = {}
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self.slow_s.get(host, 0.01))
         if host not in self.answers:
             raise OSError(f"no address for {host}")
         return [f"{address}:{port}" for address in self.answers[host]]
@@ -42,7 +43,7 @@ def test_names_are_resolved_again_every_30_s_to_all_their_addresses():
         del names.answers["ns"]
         await asyncio.sleep(600)
         assert "10.0.0.3:8081" in await resolver.addresses()
-        assert changes == [first, resolver.known]
+        assert [change for change in changes if len(change) > 2] == [first, resolver.known]
         await resolver.close()
 
     simulate(main())
@@ -56,6 +57,19 @@ def test_a_name_that_cannot_be_resolved_yet_comes_later():
         names.answers["ns"] = ["10.0.0.1"]
         await asyncio.sleep(31)
         assert await resolver.addresses() == ("10.0.0.1:8081",)
+        await resolver.close()
+
+    simulate(main())
+
+
+def test_a_slow_name_holds_up_no_other():
+    async def main() -> None:
+        names = Names(ns=["10.0.0.1"], slow=["10.0.0.2"])
+        names.slow_s["slow"] = 5.0
+        resolver = Resolver(["nowhere:8081", "ns:8081", "slow:8081"], names)
+        async with asyncio.timeout(0.5):
+            assert await resolver.addresses() == ("10.0.0.1:8081",)
+        assert await resolver.all_addresses() == ("10.0.0.1:8081", "10.0.0.2:8081")
         await resolver.close()
 
     simulate(main())
