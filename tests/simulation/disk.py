@@ -171,6 +171,12 @@ class SimMedium:
             segment.unsynced.append((offset, data))
             segment.cache[offset : offset + len(data)] = data
 
+    def append(self, base: int, offset: int, buffers: Sequence[Bytes]) -> None:
+        """Zeros are written on to the end of a sector, as the real medium does to the end of a page."""
+        end = offset + sum(map(len, buffers))
+        room = len(self._open().segments[base].cache) - end
+        self.write(base, offset, (*buffers, bytes(min(-end % SECTOR_BYTES, room))))
+
     def sync(self, base: int) -> None:
         disk = self._open()
         disk.change()

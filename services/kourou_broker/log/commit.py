@@ -86,7 +86,7 @@ class GroupCommit:
             for batch in group:
                 if batch.create_bytes:
                     self._medium.create(batch.base, batch.create_bytes)
-                self._medium.write(batch.base, batch.offset, batch.buffers)
+                self._medium.append(batch.base, batch.offset, batch.buffers)
                 if self._sync:
                     self._medium.sync(batch.base)
 

@@ -54,6 +54,10 @@ class Medium(Protocol):
         """Write the buffers one after the other from `offset` of the segment on; not yet durable."""
         ...
 
+    def append(self, base: int, offset: int, buffers: Sequence[Bytes]) -> None:
+        """The same, where only zeros follow: more of these may be written, to an end that suits the medium."""
+        ...
+
     def sync(self, base: int) -> None:
         """Make durable what was written to the segment."""
         ...
