@@ -5,7 +5,8 @@ import asyncio
 import structlog
 
 from kourou.protocol.kourou.registry.v1 import registry_pb2, registry_rpc
-from kourou_namesrv.registry import Broker, RegistrationRefused, Registry, UnknownSession
+from kourou_namesrv.registry import Broker, Registry, UnknownSession
+from kourou_namesrv.reports import RegistrationRefused
 from kourou_service.door import parse
 from kourou_service.engine import Engine, StreamCall
 

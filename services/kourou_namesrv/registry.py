@@ -4,28 +4,21 @@ Time comes in as an argument: seconds of the loop's clock. A broker's incarnatio
 start; one incarnation may have several streams (a NameServer that is reached by two addresses), each a session.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kourou.names import namespace_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.registry.v1 import registry_pb2
+from kourou_namesrv.reports import (
+    MAX_BROKERS,
+    MAX_TOPICS_A_BROKER,
+    RegistrationRefused,
+    check_change,
+    check_full_state,
+)
 
-IDENTITY_BYTES = 16
-MAX_BROKERS = 4_096
-MAX_TOPICS_A_BROKER = 100_000
-MAX_QUEUES_A_TOPIC = 4_096
-MAX_LISTENERS = 16
 MAX_SESSIONS_A_BROKER = 16
-
-# \Z, not $: the latter lets a newline at the end pass.
-_BROKER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}\Z")
-
-
-class RegistrationRefused(Exception):
-    """The broker must not serve under this registration; the message says why."""
 
 
 class UnknownSession(Exception):
@@ -137,8 +130,7 @@ class Registry:
     def change(self, session: int, change: registry_pb2.Change, now_s: float) -> None:
         """Raises UnknownSession, or RegistrationRefused when the change is not legal."""
         broker = self._heard(session, now_s)
-        for topic in change.changed_topics:
-            check_topic(topic)
+        check_change(change)
         changed = {TopicKey.of(topic.topic): topic for topic in change.changed_topics}
         if len(broker.topics.keys() | changed.keys()) > MAX_TOPICS_A_BROKER:
             raise RegistrationRefused(f"a broker may hold at most {MAX_TOPICS_A_BROKER} topics")
@@ -241,34 +233,3 @@ class Registry:
     def _changed(self, topics: Iterable[TopicKey]) -> None:
         for listener in self._listeners:
             listener(topics)
-
-
-def check_full_state(state: registry_pb2.FullState) -> None:
-    """Raises RegistrationRefused for a report that no broker of ours would send."""
-    if not _BROKER_NAME.match(state.broker_name):
-        raise RegistrationRefused(f"{state.broker_name!r} is no broker name: letters, digits, _ . and -, at most 64")
-    if state.broker_id < 0:
-        raise RegistrationRefused(f"the broker id {state.broker_id} is negative")
-    if len(state.identity) != IDENTITY_BYTES:
-        raise RegistrationRefused(f"the identity has {len(state.identity)} bytes, not {IDENTITY_BYTES}")
-    if not 0 < len(state.listeners) <= MAX_LISTENERS:
-        raise RegistrationRefused(f"{len(state.listeners)} listeners; 1 to {MAX_LISTENERS} are allowed")
-    for listener in state.listeners:
-        if not listener.name or not listener.endpoints.addresses:
-            raise RegistrationRefused(f"the listener {listener.name!r} needs a name and an address")
-    if len(state.known_brokers) > MAX_BROKERS or any(not _BROKER_NAME.match(name) for name in state.known_brokers):
-        raise RegistrationRefused("the list of known brokers is over its limits")
-    if len(state.topics) > MAX_TOPICS_A_BROKER:
-        raise RegistrationRefused(f"a broker may hold at most {MAX_TOPICS_A_BROKER} topics")
-    for topic in state.topics:
-        check_topic(topic)
-
-
-def check_topic(topic: registry_pb2.TopicState) -> None:
-    fault = topic_fault(topic.topic.name) or namespace_fault(topic.topic.resource_namespace)
-    if fault:
-        raise RegistrationRefused(fault)
-    if not 0 < topic.queues <= MAX_QUEUES_A_TOPIC:
-        raise RegistrationRefused(
-            f"{topic.topic.name} has {topic.queues} queues; 1 to {MAX_QUEUES_A_TOPIC} are allowed"
-        )

@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.registry.v1 import registry_pb2
-from kourou_namesrv.registry import RegistrationRefused, Registry, TopicKey, UnknownSession
+from kourou_namesrv.registry import Registry, TopicKey, UnknownSession
+from kourou_namesrv.reports import RegistrationRefused
 from tests.unit.namesrv.states import full_state, topic_state
 
 ORDERS = TopicKey("", "orders")
@@ -30,6 +31,10 @@ def held_by(registry: Registry, topic: TopicKey = ORDERS) -> list[str]:
         ({"topics": {"no good": 1}}, "character"),
         ({"topics": {"orders": 0}}, "0 queues"),
         ({"topics": {"orders": 5000}}, "5000 queues"),
+        ({"listeners": ("x" * 33,)}, "not 33"),
+        ({"listeners": ("",)}, "not 0"),
+        ({"permission": 77}, "unknown permission 77"),
+        ({"known_brokers": ("a b",)}, "known brokers"),
     ],
 )
 def test_illegal_reports_are_refused(illegal: dict[str, object], reason: str):
@@ -37,6 +42,50 @@ def test_illegal_reports_are_refused(illegal: dict[str, object], reason: str):
     with pytest.raises(RegistrationRefused, match=reason):
         registry.register(full_state(**illegal), 0)  # type: ignore[arg-type]
     assert registry.brokers == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("cluster", "c" * 65, "is no cluster name"),
+        ("version", "1" * 65, "65 characters"),
+        ("listeners[0].endpoints.addresses[0].host", "h" * 254, "254 characters"),
+        ("listeners[0].endpoints.addresses[0].port", 65_536, "the port 65536"),
+        ("listeners[0].endpoints.addresses[0].port", 0, "the port 0"),
+        ("topics[0].type", 99, "unknown type 99"),
+        ("topics[0].permission", 0, "unknown permission 0"),
+    ],
+)
+def test_fields_out_of_their_limits_are_refused(field: str, value: object, reason: str):
+    state = full_state(topics={"orders": 1})
+    owner, _, name = f"state.{field}".rpartition(".")
+    setattr(eval(owner, {"state": state}), name, value)
+    with pytest.raises(RegistrationRefused, match=reason):
+        Registry(120).register(state, 0)
+
+
+def test_a_listener_with_too_many_addresses_is_refused():
+    state = full_state()
+    addresses = state.listeners[0].endpoints.addresses
+    addresses.extend([addresses[0]] * 16)
+    with pytest.raises(RegistrationRefused, match="17 addresses"):
+        Registry(120).register(state, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        registry_pb2.Change(known_brokers=[f"b{number}" for number in range(4097)]),
+        registry_pb2.Change(known_brokers=["a b"]),
+        registry_pb2.Change(permission=77),  # type: ignore[arg-type]
+    ],
+)
+def test_changes_keep_the_limits_of_a_full_state(change: registry_pb2.Change):
+    registry = Registry(120)
+    session = registry.register(full_state(known_brokers=("broker-a",)), 0)
+    with pytest.raises(RegistrationRefused):
+        registry.change(session, change, 1)
+    assert registry.brokers[0].known_brokers == {"broker-a"}
 
 
 def test_another_identity_waits_until_the_name_is_free():
