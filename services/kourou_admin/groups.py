@@ -19,10 +19,10 @@ from kourou.protocol.kourou.log.v1.record_pb2 import Assignment, Group, Order
 from kourou_admin.copies import GroupCopies
 from kourou_admin.definitions import Holding, check_group_name
 from kourou_admin.outcomes import overall, reading
+from kourou_service.client_settings import DEFAULT_MAX_ATTEMPTS
 from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
 
-DEFAULT_MAX_ATTEMPTS = 16
 MAX_ATTEMPTS = 1000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kourou import names
+from kourou.limits import MAX_QUEUES
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, MessageType, Permission
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeTopicRequest,
@@ -24,7 +25,6 @@ from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
 
 DEFAULT_QUEUES = 8
-MAX_QUEUES = 1024
 
 
 class Topics:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from kourou.limits import MAX_QUEUES
 from kourou.names import namespace_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.registry.v1 import registry_pb2
@@ -11,7 +12,6 @@ from kourou_service.listener import MAX_NAME_CHARS
 IDENTITY_BYTES = 16
 MAX_BROKERS = 4_096
 MAX_TOPICS_A_BROKER = 100_000
-MAX_QUEUES_A_TOPIC = 4_096
 MAX_LISTENERS = 16
 MAX_ADDRESSES_A_LISTENER = 16
 MAX_HOST_CHARS = 253  # of a domain name
@@ -84,10 +84,8 @@ def check_topic(topic: registry_pb2.TopicState) -> None:
     fault = topic_fault(topic.topic.name) or namespace_fault(topic.topic.resource_namespace)
     if fault:
         raise RegistrationRefused(fault)
-    if not 0 < topic.queues <= MAX_QUEUES_A_TOPIC:
-        raise RegistrationRefused(
-            f"{topic.topic.name} has {topic.queues} queues; 1 to {MAX_QUEUES_A_TOPIC} are allowed"
-        )
+    if not 0 < topic.queues <= MAX_QUEUES:
+        raise RegistrationRefused(f"{topic.topic.name} has {topic.queues} queues; 1 to {MAX_QUEUES} are allowed")
     if topic.type not in _TYPES:
         raise RegistrationRefused(f"{topic.topic.name} has the unknown type {topic.type}")
     _check_permission(topic.topic.name, topic.permission)

@@ -6,11 +6,11 @@ What each official client understands of a retry policy differs, so its answer f
 import math
 from dataclasses import dataclass
 
+from kourou.limits import MAX_BODY_BYTES
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2
 from kourou.protocol.google.protobuf import duration_pb2
 
-MAX_BODY_BYTES = 4 * 1024 * 1024
 RECEIVE_BATCH_SIZE = 32
 LONG_POLLING_TIMEOUT_S = 20
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from kourou.errors import CorruptMessage, InvalidArgument
+from kourou.limits import MAX_BODY_BYTES
 from kourou.names import topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
-
-MAX_BODY_BYTES = 4 * 1024 * 1024
 
 _HOST = socket.gethostname()
 _GZIP_WBITS = zlib.MAX_WBITS | 16

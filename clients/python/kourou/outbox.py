@@ -9,7 +9,8 @@ from itertools import islice
 
 from kourou.coalescer import Coalescer, Limits
 from kourou.errors import InvalidRequest, KourouError, ServerError, ServerFailure, error_of_status
-from kourou.message import MAX_BODY_BYTES, SendResult
+from kourou.limits import MAX_BODY_BYTES
+from kourou.message import SendResult
 from kourou.message_id import Stored
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from kourou.limits import MAX_QUEUES
 from kourou.names import dead_letter_topic, group_fault, namespace_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
@@ -14,7 +15,6 @@ from kourou_service.client_settings import DEFAULT_MAX_ATTEMPTS, default_retry
 from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
 
-MAX_QUEUES = 1024
 MAX_TOPICS = 100_000
 MAX_GROUPS = 100_000
 MAX_ATTEMPTS = 1000

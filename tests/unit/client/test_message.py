@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from kourou import CorruptMessage, InvalidArgument, Message, ReceivedMessage
-from kourou.message import MAX_BODY_BYTES
+from kourou.limits import MAX_BODY_BYTES
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.unit.client.fake import received
 

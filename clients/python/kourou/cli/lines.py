@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kourou.cli.errors import CommandError
-from kourou.message import MAX_BODY_BYTES
+from kourou.limits import MAX_BODY_BYTES
 
 _BLOCK_BYTES = 256 * 1024
 _BLOCKS_AHEAD = 4

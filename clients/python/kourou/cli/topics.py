@@ -12,6 +12,7 @@ from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, TopicName, Yes, resou
 from kourou.cli.output import show_fields, show_rows
 from kourou.cli.permissions import Permission
 from kourou.cli.root import warn
+from kourou.limits import MAX_QUEUES
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
@@ -36,7 +37,7 @@ class TopicType(StrEnum):
 def create(
     name: TopicName,
     message_type: Annotated[TopicType, typer.Option("--type", help="What it holds.")] = TopicType.NORMAL,
-    queues: Annotated[int | None, typer.Option(min=1, max=1024, help="Queues on each broker; absent: 8.")] = None,
+    queues: Annotated[int | None, typer.Option(min=1, max=MAX_QUEUES, help="Queues on each broker; absent: 8.")] = None,
     broker: Annotated[list[str] | None, typer.Option(help="Only on this broker (repeatable); else on all.")] = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:
@@ -77,7 +78,7 @@ def show(name: TopicName, json: Json = False, admin: Admin = DEFAULT_ADMIN) -> N
 @app.command()
 def change(
     name: TopicName,
-    queues: Annotated[int | None, typer.Option(min=1, max=1024, help="Queues on each broker; only more.")] = None,
+    queues: Annotated[int | None, typer.Option(min=1, max=MAX_QUEUES, help="Queues on each broker; only more.")] = None,
     permission: Annotated[Permission | None, typer.Option(help="What clients may do.")] = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:

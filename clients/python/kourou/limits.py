@@ -1,0 +1,8 @@
+"""Limits on which services, clients and the command agree."""
+
+from __future__ import annotations
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""Of a message, unpacked."""
+MAX_QUEUES = 1024
+"""Of a topic on one broker."""
