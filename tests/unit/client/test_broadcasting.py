@@ -131,7 +131,9 @@ async def test_a_queue_that_goes_while_its_messages_are_heard_keeps_its_progress
         await asyncio.sleep(0.1)
         gate.set()
         await until(lambda: len(member.heard) == 10)
-        await until(lambda: not member.consumer._intake._pulls)
+        intake = member.consumer._intake
+        assert isinstance(intake, broadcasting.BroadcastQueues)
+        await until(lambda: not intake._pulls)
         assert member.consumer._listening._cache.count == 0
     assert json.loads((tmp_path / "a.json").read_text()) == {"t": {"broker-a": {"0": 10}}}
 
