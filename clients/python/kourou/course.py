@@ -1,8 +1,8 @@
 """Where the tries of one delivery go, and when the next one is.
 
-Round-robin over the writable queues. While the outcome of a try is unknown, the same broker is asked once more: it
-knows the message id and stores no second copy. Otherwise the next try goes to another broker, or to another queue if
-there is only one.
+Round-robin over the writable queues. While the outcome of a try is unknown, the same broker is asked once more: if it
+has the message already, both copies are where it can tell by the id. Otherwise the next try goes to another broker, or
+to another queue if there is only one.
 """
 
 from __future__ import annotations
