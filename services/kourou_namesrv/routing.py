@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from kourou.names import namespace_fault, topic_fault
+from kourou.names import how_topic_comes, namespace_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.routing.v1 import routing_pb2, routing_rpc
 from kourou_namesrv.readiness import Readiness
@@ -119,4 +119,4 @@ def topic_key(resource: v2.Resource) -> TopicKey:
 
 
 def topic_not_found(topic: TopicKey) -> v2.Status:
-    return status(v2.TOPIC_NOT_FOUND, f"no topic {topic}; to create it: kourou topic create {topic.name}")
+    return status(v2.TOPIC_NOT_FOUND, f"no topic {topic}; {how_topic_comes(topic.name)}")

@@ -58,6 +58,16 @@ def dead_letter_group(topic: str) -> str | None:
     return topic[len(DEAD_LETTER_PREFIX) :] if topic.startswith(DEAD_LETTER_PREFIX) else None
 
 
+def how_topic_comes(name: str) -> str:
+    """What to tell who asked for a topic that is not there."""
+    group = dead_letter_group(name)
+    return (
+        f"it comes with the first dead letter of group {group}"
+        if group
+        else f"to create it: kourou topic create {name}"
+    )
+
+
 def _fault(kind: str, name: str, max_chars: int) -> str | None:
     if not name:
         return f"the {kind} name is empty"

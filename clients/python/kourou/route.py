@@ -33,7 +33,9 @@ class Route:
         known = [(queue.permission, queue_of(queue)) for queue in queues if queue.broker.endpoints.addresses]
         self.topic = topic
         self.readable = [queue for permission, queue in known if permission in _READABLE]
-        self.writable = [queue for permission, queue in known if permission in _WRITABLE]
+        writable = [queue for permission, queue in known if permission in _WRITABLE]
+        # Broker after broker: who sends little reaches all of them all the same.
+        self.writable = sorted(writable, key=lambda queue: (queue.id, queue.broker))
         self.addresses = frozenset(queue.address for _, queue in known)
 
     def readable_brokers(self) -> list[Queue]:
