@@ -56,8 +56,7 @@ class Retention:
         """Takes a snapshot when one is due, and drops the segments whose time has come."""
         await self._snapshots.take_if_due()
         wanted = self._expired_before()
-        if wanted > self._snapshots.droppable:
-            await self._snapshots.take()
+        await self._snapshots.allow(wanted)
         boundary = self._boundary(min(wanted, self._snapshots.droppable))
         if boundary > self._log.first_position:
             await self._drop_before(boundary)

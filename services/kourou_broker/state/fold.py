@@ -20,13 +20,17 @@ def snapshots(medium: Medium) -> list[int]:
     return sorted((int(name.removeprefix(_PREFIX), 16) for name in names), reverse=True)
 
 
-def newest(medium: Medium) -> tuple[State, int, list[str]]:
+def newest(medium: Medium, at_most: int | None = None) -> tuple[State, int, list[str]]:
     """-> the state of the newest whole snapshot, its position, and what is wrong with those that had to be passed over.
+
+    With at_most, of those that stand there or below.
 
     A new state at position 0 when there is no snapshot. Whether the log reaches back to it is the log's to see.
     """
     faults: list[str] = []
     for position in snapshots(medium):
+        if at_most is not None and position > at_most:
+            continue
         try:
             state, at = snapshot.decode(medium.read_blob(snapshot_name(position)))
         except DamagedSnapshot as problem:
@@ -38,7 +42,7 @@ def newest(medium: Medium) -> tuple[State, int, list[str]]:
 
 def snapshot_at(medium: Medium, position: int) -> bytes:
     """A snapshot of the state after all records below position, where a segment ends. Reads only what is durable."""
-    state, at, _faults = newest(medium)
+    state, at, _faults = newest(medium, position)
     files = medium.segments()
     for number, file in enumerate(files):
         following = files[number + 1].base if number + 1 < len(files) else None
