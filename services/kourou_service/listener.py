@@ -4,7 +4,6 @@ A client in a container network and one on the host need different addresses of 
 name, and whoever came by an access point of that name is answered with the brokers' addresses of that name.
 """
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, cast
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.route import scheme_of
 from kourou_service.settings import StringList, split_commas
 
 DEFAULT_NAME = "local"
@@ -119,21 +119,13 @@ AddressSetting = Annotated[HostPort, NoDecode, BeforeValidator(_parse_address)]
 def endpoints_of(addresses: Sequence[HostPort]) -> v2.Endpoints:
     """Endpoints of at least one address, with the scheme that fits the first."""
     return v2.Endpoints(
-        scheme=_scheme(addresses[0].host),
+        scheme=scheme_of(addresses[0].host),
         addresses=[v2.Address(host=address.host, port=address.port) for address in addresses],
     )
 
 
 def addresses_of(endpoints: v2.Endpoints) -> list[HostPort]:
     return [HostPort(address.host, address.port) for address in endpoints.addresses]
-
-
-def _scheme(host: str) -> v2.AddressScheme:
-    try:
-        version = ipaddress.ip_address(host).version
-    except ValueError:
-        return v2.AddressScheme.DOMAIN_NAME
-    return v2.AddressScheme.IPv4 if version == 4 else v2.AddressScheme.IPv6
 
 
 class ListenerNames:

@@ -13,17 +13,16 @@ from tenacity import AsyncRetrying, RetryCallState
 
 from kourou.backoff import Backoff
 from kourou.errors import (
+    PASSING,
     ConnectionFailed,
     Forbidden,
     KourouError,
     ServerFailure,
     TimeoutExceeded,
-    TooManyRequests,
 )
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.route import Queue, Route
 
-_WORTH_ANOTHER_TRY = (ConnectionFailed, TimeoutExceeded, Forbidden, TooManyRequests, ServerFailure)
 _OUTCOME_UNKNOWN = (TimeoutExceeded, ServerFailure)
 _MAX_REFUSALS = 3
 """FORBIDDEN from that many queues, and from every broker, is the answer."""
@@ -70,7 +69,7 @@ class Course:
         """No further try would help."""
         if isinstance(error, Forbidden):
             return self._queue is None or (self._refusals >= _MAX_REFUSALS and not self._elsewhere)
-        return not isinstance(error, _WORTH_ANOTHER_TRY)
+        return not isinstance(error, PASSING)
 
     def verdict(self, last_error: KourouError) -> KourouError:
         """What the caller is told: after a try with an unknown outcome, no later error means that nothing is stored."""

@@ -204,3 +204,7 @@ def error_of_rpc(error: RpcError, address: str) -> KourouError:
 
 def _error_class(code: int) -> type[ServerError]:
     return _ERROR_OF_CODE.get(code) or _ERROR_OF_CLASS.get(code // 100, ServerFailure)
+
+
+PASSING = (ConnectionFailed, TimeoutExceeded, Forbidden, TooManyRequests, ServerFailure)
+"""What may be over at the next try, here or at another broker."""

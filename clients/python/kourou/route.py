@@ -57,10 +57,10 @@ def address_of(endpoints: v2.Endpoints) -> str:
 def endpoints_of(address: str) -> v2.Endpoints:
     """The other way. Raises ValueError."""
     host, port = split_host_port(address)
-    return v2.Endpoints(scheme=_scheme(host), addresses=[v2.Address(host=host, port=port)])
+    return v2.Endpoints(scheme=scheme_of(host), addresses=[v2.Address(host=host, port=port)])
 
 
-def _scheme(host: str) -> v2.AddressScheme:
+def scheme_of(host: str) -> v2.AddressScheme:
     try:
         return v2.IPv4 if ip_address(host).version == 4 else v2.IPv6
     except ValueError:

@@ -16,14 +16,12 @@ from kourou import settings
 from kourou.backoff import Exponential
 from kourou.client import Client, ClientOptions
 from kourou.errors import (
-    ConnectionFailed,
+    PASSING,
     Forbidden,
     InvalidArgument,
     KourouError,
     PartialFailure,
-    ServerFailure,
     TimeoutExceeded,
-    TooManyRequests,
 )
 from kourou.message import ReceivedMessage
 from kourou.names import topic_fault
@@ -41,7 +39,6 @@ _SLICE_S = 0.5
 """Of several brokers one is asked at a time. A poll that is cancelled may lose what it was just given until its
 invisible time is over, so none is: each waits this long, and the next broker has its turn."""
 _AGAIN = Exponential(initial_s=0.05, max_s=1.0)
-_PASSES = (ConnectionFailed, TimeoutExceeded, Forbidden, TooManyRequests, ServerFailure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +153,7 @@ class AsyncSimpleConsumer:
                 if messages:
                     return messages
                 last_error = None
-            except _PASSES as error:
+            except PASSING as error:
                 self._client.check_open()
                 failures += 1
                 last_error = error

@@ -13,14 +13,12 @@ from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
 from kourou_broker.log.checksum import value
-from kourou_broker.log.section import Section
+from kourou_broker.log.section import MESSAGE_ROW, Section
 
 _MAGIC = b"KRUk"
 _VERSION = 1
 # magic, version, crc of the words, rows, base of the segment
 _HEAD = Struct("=4sIIIQ")
-# Of the table that a MESSAGES payload begins with: bytes of the message's head, of its system properties, tag hash.
-_ROW = Struct("<III")
 _LOW = 0xFFFFFFFF
 
 
@@ -44,8 +42,8 @@ def key_hash(topic: int, key: str) -> int:
 def read_properties(section: Section) -> Iterator[SystemProperties]:
     """The system properties of each message of a MESSAGES section."""
     payload = section.payload
-    at = section.count * _ROW.size
-    for head_length, properties_length, _ in _ROW.iter_unpack(payload[:at]):
+    at = section.count * MESSAGE_ROW.size
+    for head_length, properties_length, _ in MESSAGE_ROW.iter_unpack(payload[:at]):
         at += head_length + properties_length
         yield SystemProperties.FromString(payload[at - properties_length : at])
 

@@ -8,6 +8,10 @@ from typing import NamedTuple
 SECTION_HEADER = Struct("<BBHIIQII")
 SECTION_HEADER_BYTES = SECTION_HEADER.size
 
+# One row of the table that a MESSAGES payload begins with: bytes of the message without its system_properties, bytes of
+# these, tag hash.
+MESSAGE_ROW = Struct("<III")
+
 
 class SectionKind(IntEnum):
     """The kinds the log itself knows; what else there is belongs to those above it."""

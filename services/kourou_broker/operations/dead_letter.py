@@ -1,13 +1,13 @@
 """Messages that a group could not consume: copied to its dead-letter topic and settled, in one frame."""
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.log.section import MESSAGE_ROW
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.section_reader import StoredMessage
 from kourou_broker.state import Fate
 from kourou_broker.state.definitions import Group, Topic
 from kourou_broker.state.progress import Progress
-from kourou_broker.state.records import MESSAGE_ROW
 
 
 class DeadLetters:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from kourou.limits import MAX_BODY_BYTES
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_broker.state.records import MESSAGE_ROW
+from kourou_broker.log.section import MESSAGE_ROW
 from kourou_service.refusal import Refused
 
 MAX_PROPERTIES_BYTES = 64 * 1024

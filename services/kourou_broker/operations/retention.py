@@ -5,12 +5,12 @@ import asyncio
 import structlog
 
 from kourou_broker.log.log import Log
+from kourou_broker.log.section import MESSAGE_ROW
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.snapshots import Snapshots
 from kourou_broker.state import State, records
 from kourou_broker.state.definitions import Queue
-from kourou_broker.state.records import MESSAGE_ROW
 from kourou_service.clock import Clock
 
 _logger = structlog.stdlib.get_logger(__name__)

@@ -4,10 +4,9 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from kourou_broker.log.log import Log
-from kourou_broker.log.section import Entry, Section, parse_section
+from kourou_broker.log.section import MESSAGE_ROW, Entry, Section, parse_section
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Queue
-from kourou_broker.state.records import MESSAGE_ROW
 
 
 class StoredMessage(NamedTuple):

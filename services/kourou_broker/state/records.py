@@ -38,9 +38,6 @@ class Fate(IntEnum):
     EXPIRED = 3
 
 
-MESSAGE_ROW = struct.Struct("<III")
-"""One row of a MESSAGES payload's table: bytes of the message without system_properties, bytes of these, tag hash."""
-
 _LEASE = struct.Struct("<IQQQQIBB")
 _GROUP_OFFSET = struct.Struct("<IQ")
 _GROUP = struct.Struct("<I")

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_broker.log.section import Section
+from kourou_broker.log.section import MESSAGE_ROW, Section
 from kourou_broker.state import Fate, Kind, State, records, snapshot
-from kourou_broker.state.records import MESSAGE_ROW, Lease
+from kourou_broker.state.records import Lease
 from kourou_broker.state.state import UnknownRecord
 from tests.simulation.cluster import group_definition, topic_definition
 from tests.simulation.test_broker_crashes import facts
