@@ -7,12 +7,28 @@ from kourou.protocol.kourou.broker.v1 import broker_pb2 as _broker_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2 as _record_pb2
 from kourou.protocol.kourou.routing.v1 import routing_pb2 as _routing_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import Any as _Any, ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class DrainPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DRAIN_PHASE_UNSPECIFIED: _ClassVar[DrainPhase]
+    DRAIN_PHASE_WRITES_OFF: _ClassVar[DrainPhase]
+    DRAIN_PHASE_CONSUMING: _ClassVar[DrainPhase]
+    DRAIN_PHASE_QUIET: _ClassVar[DrainPhase]
+    DRAIN_PHASE_LEAVING: _ClassVar[DrainPhase]
+    DRAIN_PHASE_DONE: _ClassVar[DrainPhase]
+DRAIN_PHASE_UNSPECIFIED: DrainPhase
+DRAIN_PHASE_WRITES_OFF: DrainPhase
+DRAIN_PHASE_CONSUMING: DrainPhase
+DRAIN_PHASE_QUIET: DrainPhase
+DRAIN_PHASE_LEAVING: DrainPhase
+DRAIN_PHASE_DONE: DrainPhase
 
 class Outcome(_message.Message):
     __slots__ = ("broker", "status")
@@ -111,6 +127,28 @@ class Topic(_message.Message):
     brokers: _containers.RepeatedScalarFieldContainer[str]
     differing_brokers: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., version: _Optional[int] = ..., brokers: _Optional[_Iterable[str]] = ..., differing_brokers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SpreadTopicsRequest(_message.Message):
+    __slots__ = ("topics", "brokers")
+    TOPICS_FIELD_NUMBER: _ClassVar[int]
+    BROKERS_FIELD_NUMBER: _ClassVar[int]
+    topics: _containers.RepeatedCompositeFieldContainer[_definition_pb2.Resource]
+    brokers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, topics: _Optional[_Iterable[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]]] = ..., brokers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SpreadTopicsResponse(_message.Message):
+    __slots__ = ("status", "topic", "outcomes", "done", "total")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    topic: _definition_pb2.Resource
+    outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
+    done: int
+    total: int
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class CreateGroupRequest(_message.Message):
     __slots__ = ("name", "settings")
@@ -233,6 +271,58 @@ class SetBrokerPermissionRequest(_message.Message):
     def __init__(self, broker: _Optional[str] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ...) -> None: ...
 
 class SetBrokerPermissionResponse(_message.Message):
+    __slots__ = ("status", "outcomes")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class DrainBrokerRequest(_message.Message):
+    __slots__ = ("broker", "force", "keep_running")
+    BROKER_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    broker: str
+    force: bool
+    keep_running: bool
+    def __init__(self, broker: _Optional[str] = ..., force: _Optional[bool] = ..., keep_running: _Optional[bool] = ...) -> None: ...
+
+class DrainBrokerResponse(_message.Message):
+    __slots__ = ("status", "phase", "backlog", "stored", "delivered")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    phase: DrainPhase
+    backlog: _containers.RepeatedCompositeFieldContainer[DrainBacklog]
+    stored: int
+    delivered: int
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., phase: _Optional[_Union[DrainPhase, str]] = ..., backlog: _Optional[_Iterable[_Union[DrainBacklog, _Mapping[str, _Any]]]] = ..., stored: _Optional[int] = ..., delivered: _Optional[int] = ...) -> None: ...
+
+class DrainBacklog(_message.Message):
+    __slots__ = ("topic", "group", "messages", "inflight", "members")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    INFLIGHT_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    topic: _definition_pb2.Resource
+    group: _definition_pb2.Resource
+    messages: int
+    inflight: int
+    members: int
+    def __init__(self, topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., group: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., messages: _Optional[int] = ..., inflight: _Optional[int] = ..., members: _Optional[int] = ...) -> None: ...
+
+class ForgetBrokerRequest(_message.Message):
+    __slots__ = ("broker",)
+    BROKER_FIELD_NUMBER: _ClassVar[int]
+    broker: str
+    def __init__(self, broker: _Optional[str] = ...) -> None: ...
+
+class ForgetBrokerResponse(_message.Message):
     __slots__ = ("status", "outcomes")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]

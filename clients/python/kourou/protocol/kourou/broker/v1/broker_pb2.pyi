@@ -17,7 +17,7 @@ class DescribeBrokerRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeBrokerResponse(_message.Message):
-    __slots__ = ("status", "cluster", "name", "id", "version", "permission", "started_ms", "log_first_position", "log_durable_position", "log_next_position", "disk_free_bytes", "disk_full", "refused_reason", "clients")
+    __slots__ = ("status", "cluster", "name", "id", "version", "permission", "started_ms", "log_first_position", "log_durable_position", "log_next_position", "disk_free_bytes", "disk_full", "refused_reason", "clients", "known_brokers", "stored_messages", "delivered_messages")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,9 @@ class DescribeBrokerResponse(_message.Message):
     DISK_FULL_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REASON_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_BROKERS_FIELD_NUMBER: _ClassVar[int]
+    STORED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     status: _definition_pb2.Status
     cluster: str
     name: str
@@ -46,7 +49,10 @@ class DescribeBrokerResponse(_message.Message):
     disk_full: bool
     refused_reason: str
     clients: int
-    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., cluster: _Optional[str] = ..., name: _Optional[str] = ..., id: _Optional[int] = ..., version: _Optional[str] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., started_ms: _Optional[int] = ..., log_first_position: _Optional[int] = ..., log_durable_position: _Optional[int] = ..., log_next_position: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., disk_full: _Optional[bool] = ..., refused_reason: _Optional[str] = ..., clients: _Optional[int] = ...) -> None: ...
+    known_brokers: _containers.RepeatedScalarFieldContainer[str]
+    stored_messages: int
+    delivered_messages: int
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., cluster: _Optional[str] = ..., name: _Optional[str] = ..., id: _Optional[int] = ..., version: _Optional[str] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., started_ms: _Optional[int] = ..., log_first_position: _Optional[int] = ..., log_durable_position: _Optional[int] = ..., log_next_position: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., disk_full: _Optional[bool] = ..., refused_reason: _Optional[str] = ..., clients: _Optional[int] = ..., known_brokers: _Optional[_Iterable[str]] = ..., stored_messages: _Optional[int] = ..., delivered_messages: _Optional[int] = ...) -> None: ...
 
 class SetPermissionRequest(_message.Message):
     __slots__ = ("permission",)
@@ -59,6 +65,50 @@ class SetPermissionResponse(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     status: _definition_pb2.Status
     def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class ForgetBrokerRequest(_message.Message):
+    __slots__ = ("broker",)
+    BROKER_FIELD_NUMBER: _ClassVar[int]
+    broker: str
+    def __init__(self, broker: _Optional[str] = ...) -> None: ...
+
+class ForgetBrokerResponse(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class StopBrokerRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StopBrokerResponse(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class BackUpRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BackUpResponse(_message.Message):
+    __slots__ = ("status", "file", "offset", "data", "file_bytes", "total_bytes", "log_position")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOG_POSITION_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    file: str
+    offset: int
+    data: bytes
+    file_bytes: int
+    total_bytes: int
+    log_position: int
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., file: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., file_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., log_position: _Optional[int] = ...) -> None: ...
 
 class PutTopicRequest(_message.Message):
     __slots__ = ("topic",)
