@@ -16,7 +16,7 @@ def main(args: Sequence[str]) -> int:
     async def serve(stop: asyncio.Event) -> None:
         settings = BrokerSettings.load(args)
         configure_logging(settings.log_level, settings.log_format)
-        broker = Broker(settings)
+        broker = Broker(settings, on_stop=stop.set)
         try:
             await broker.start()
             await stop.wait()

@@ -1,5 +1,8 @@
 """The broker as a member of its cluster: what it tells the NameServers, and what it hears from them."""
 
+from collections.abc import Iterable, Mapping
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou.protocol.kourou.registry.v1 import registry_pb2
 from kourou.resolver import Resolver
@@ -13,6 +16,7 @@ from kourou_broker.routes import Peers, Routes
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Name, Topic
+from kourou_service.refusal import Refused
 
 
 class Membership:
@@ -54,13 +58,28 @@ class Membership:
         """A broker that a NameServer does not take must not take messages either: nobody would find them."""
         self._core.sending.refused_reason = reason
 
-    def _met(self, brokers: frozenset[str]) -> None:
-        """Peers are kept in the log, so that a NameServer that starts knows whom to wait for."""
-        known = brokers.union(self._core.state.broker.known_brokers, (self._report.broker_name,))
-        if len(known) > len(self._core.state.broker.known_brokers) and self._core.journal.has_room:
+    def forget(self, broker: str) -> None:
+        """Strikes a peer from those that are known. Raises Refused for this broker itself."""
+        if broker == self._report.broker_name:
+            raise Refused(v2.BAD_REQUEST, f"{broker} cannot forget itself")
+        self._core.journal.require_room()
+        self._know({*self._core.state.broker.known_brokers} - {broker})
+
+    def _met(self, permissions: Mapping[str, v2.Permission]) -> None:
+        """Peers are kept in the log, so that a NameServer that starts knows whom to wait for.
+
+        One that permits nothing was taken out of the cluster: nobody waits for it.
+        """
+        drained = {name for name, permission in permissions.items() if permission == v2.NONE}
+        if self._core.journal.has_room:
+            self._know({*self._core.state.broker.known_brokers, *permissions} - drained)
+
+    def _know(self, brokers: Iterable[str]) -> None:
+        known = sorted({*brokers, self._report.broker_name})
+        if known != self._core.state.broker.known_brokers:
             changed = record_pb2.Broker()
             changed.CopyFrom(self._core.state.broker)
-            changed.known_brokers[:] = sorted(known)
+            changed.known_brokers[:] = known
             self._core.journal.emit(records.broker(changed))
             self._report.set_known_brokers(known)
 

@@ -5,7 +5,7 @@ What is known stays known while no NameServer answers; of a topic that was never
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -135,11 +135,11 @@ class Peers:
         self,
         namesrvs: Resolver,
         transport: Transport,
-        on_peers: Callable[[frozenset[str]], None],
+        on_peers: Callable[[Mapping[str, v2.Permission]], None],
         *,
         rng: random.Random | None = None,
     ) -> None:
-        """`on_peers` is told all brokers that are registered; who is missing there may only be away."""
+        """`on_peers` is told all brokers that are registered, and what they permit; who is missing may only be away."""
         self._namesrvs = namesrvs
         self._transport = transport
         self._on_peers = on_peers
@@ -163,7 +163,7 @@ class Peers:
                     reply = await self._transport.channel(address).unary(
                         routing_rpc.LIST_BROKERS, routing_pb2.ListBrokersRequest(), timeout_s=CALL_TIMEOUT_S
                     )
-                    self._on_peers(frozenset(broker.name for broker in reply.message.brokers))
+                    self._on_peers({broker.name: broker.permission for broker in reply.message.brokers})
                 except RpcError:
                     self._list.failed(address)
             await asyncio.sleep(PEERS_INTERVAL_S)

@@ -21,6 +21,7 @@ from kourou_broker.membership import Membership
 from kourou_broker.report import BrokerReport
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.delivered import Deliverer
+from kourou_broker.rpc.leaving import LeavingDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
 from kourou_broker.rpc.receiving import ReceivingDoor
@@ -52,7 +53,10 @@ class Broker:
         clock: Clock | None = None,
         transport: Transport | None = None,
         new_engine: Callable[[], Engine] | None = None,
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
+        """`on_stop` ends the process when an operator asks for that through the API; None: that is refused."""
+        self._on_stop = on_stop
         self._settings = settings
         self._clock = clock or SystemClock()
         self._transport = transport or GrpcTransport()
@@ -168,6 +172,7 @@ class Broker:
             deliverer=deliverer,
             clock=self._clock,
         ).open(engine)
+        LeavingDoor(membership, core.state, core.journal, self._on_stop).open(engine)
         open_unsupported(engine)
         health = serve_health(engine, _SERVICES)
         self._stack.callback(health.close)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
@@ -100,8 +100,8 @@ class SimulatedBroker:
         await self.registration.start()
         self.peers.start()
 
-    def _met(self, peers: frozenset[str]) -> None:
-        self.known_brokers |= peers  # outlives the process, as what is in the log does
+    def _met(self, peers: Iterable[str]) -> None:
+        self.known_brokers |= frozenset(peers)  # outlives the process, as what is in the log does
         self.report.set_known_brokers(self.known_brokers)
 
 
