@@ -6,6 +6,8 @@ from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, Permission
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     Broker,
     BrokerClient,
+    ForgetBrokerRequest,
+    ForgetBrokerResponse,
     GetRouteRequest,
     GetRouteResponse,
     ListBrokersRequest,
@@ -47,6 +49,27 @@ class Brokers:
         answers = await self._cluster.ask_all(chosen.values(), broker_rpc.SET_PERMISSION, change)
         outcomes = [answer.outcome for answer in answers]
         return SetBrokerPermissionResponse(status=overall(outcomes), outcomes=outcomes)
+
+    async def forget(self, request: ForgetBrokerRequest) -> ForgetBrokerResponse:
+        if not request.broker:
+            raise Refused(Code.BAD_REQUEST, "the broker's name is missing")
+        leaders = await self._cluster.leaders()
+        if request.broker in leaders:
+            raise Refused(
+                Code.PRECONDITION_FAILED,
+                f"{request.broker} is registered: drain it, or wait until it is evicted",
+            )
+        described = await self._cluster.ask_all(
+            leaders.values(), broker_rpc.DESCRIBE_BROKER, broker_pb2.DescribeBrokerRequest()
+        )
+        knowing = [each.broker for each in described if each.response and request.broker in each.response.known_brokers]
+        silent = [answer.outcome for answer in described if answer.response is None]
+        if not knowing and not silent:
+            raise Refused(Code.NOT_FOUND, f"no broker knows one named {request.broker!r}")
+        order = broker_pb2.ForgetBrokerRequest(broker=request.broker)
+        answers = await self._cluster.ask_all((leaders[name] for name in knowing), broker_rpc.FORGET_BROKER, order)
+        outcomes = [answer.outcome for answer in answers] + silent
+        return ForgetBrokerResponse(status=overall(outcomes), outcomes=outcomes)
 
     async def route(self, request: GetRouteRequest) -> GetRouteResponse:
         check_topic_name(request.topic)

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from kourou.protocol.kourou.admin.v1 import admin_rpc
-from kourou.protocol.method import UnaryMethod
+from kourou.protocol.method import ServerStreamMethod, UnaryMethod
 from kourou_admin.brokers import Brokers
+from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
 from kourou_admin.messages import Messages
 from kourou_admin.progress import Progress
+from kourou_admin.spreading import Spreading
 from kourou_admin.topics import Topics
-from kourou_service.door import serve_unary
-from kourou_service.engine import Call, Engine
+from kourou_service.door import serve_stream, serve_unary
+from kourou_service.engine import Call, Engine, StreamCall
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 
 
 def open_door(
-    engine: Engine, topics: Topics, groups: Groups, brokers: Brokers, progress: Progress, messages: Messages
+    engine: Engine,
+    topics: Topics,
+    spreading: Spreading,
+    groups: Groups,
+    brokers: Brokers,
+    draining: Draining,
+    progress: Progress,
+    messages: Messages,
 ) -> None:
     """Register every method of the service."""
     _serve(engine, admin_rpc.CREATE_TOPIC, topics.create)
     _serve(engine, admin_rpc.CHANGE_TOPIC, topics.change)
     _serve(engine, admin_rpc.DELETE_TOPIC, topics.delete)
     _serve(engine, admin_rpc.LIST_TOPICS, topics.list)
+    _serve_reports(engine, admin_rpc.SPREAD_TOPICS, spreading.spread)
     _serve(engine, admin_rpc.CREATE_GROUP, groups.create)
     _serve(engine, admin_rpc.CHANGE_GROUP, groups.change)
     _serve(engine, admin_rpc.DELETE_GROUP, groups.delete)
     _serve(engine, admin_rpc.LIST_GROUPS, groups.list)
     _serve(engine, admin_rpc.LIST_BROKERS, brokers.list)
     _serve(engine, admin_rpc.SET_BROKER_PERMISSION, brokers.set_permission)
+    _serve_reports(engine, admin_rpc.DRAIN_BROKER, draining.drain)
+    _serve(engine, admin_rpc.FORGET_BROKER, brokers.forget)
     _serve(engine, admin_rpc.GET_ROUTE, brokers.route)
     _serve(engine, admin_rpc.LIST_CLIENTS, brokers.clients)
     _serve(engine, admin_rpc.DESCRIBE_PROGRESS, progress.describe)
@@ -55,3 +68,16 @@ def _serve(engine: Engine, method: UnaryMethod[Q, A], operation: Callable[[Q], C
         return await asyncio.shield(task)
 
     serve_unary(engine, method, handle)
+
+
+def _serve_reports(
+    engine: Engine, method: ServerStreamMethod[Q, A], operation: Callable[[Q], AsyncGenerator[A, None]]
+) -> None:
+    """For what takes long: it can be broken off between two reports, and taken up by the same request."""
+
+    async def handle(request: Q, call: StreamCall) -> None:
+        async with aclosing(operation(request)) as reports:
+            async for report in reports:
+                await call.send(report.SerializeToString())
+
+    serve_stream(engine, method, handle)

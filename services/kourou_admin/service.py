@@ -14,12 +14,14 @@ from kourou.wire import Wire, new_client_id
 from kourou_admin.brokers import Brokers
 from kourou_admin.cluster import Cluster
 from kourou_admin.copies import Copies, GroupCopies, TopicCopies
+from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
 from kourou_admin.messages import Messages
 from kourou_admin.outcomes import succeeded
 from kourou_admin.progress import Progress
 from kourou_admin.rpc import open_door
 from kourou_admin.settings import AdminSettings
+from kourou_admin.spreading import Spreading
 from kourou_admin.topics import Topics
 from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import EngineOptions, create_engine
@@ -48,8 +50,10 @@ class Admin:
         open_door(
             self._engine,
             Topics(cluster, topics, clock),
+            Spreading(cluster, topics, groups),
             Groups(groups, clock),
             Brokers(cluster),
+            Draining(cluster, topics),
             Progress(cluster),
             Messages(cluster, clock, settings.search_timeout_s),
         )

@@ -116,7 +116,9 @@ class AdministeringDoor:
     async def _describe_queues(
         self, request: broker_pb2.DescribeQueuesRequest, call: Call
     ) -> broker_pb2.DescribeQueuesResponse:
-        topics = [self._definitions.topic(request.topic)] if request.HasField("topic") else self._state.topics.values()
+        topics = (
+            [self._definitions.topic(request.topic)] if request.HasField("topic") else [*self._state.topics.values()]
+        )
         group = self._existing_group(request.group) if request.HasField("group") else None
         readers = self._readers()
         response = broker_pb2.DescribeQueuesResponse(status=OK)
@@ -124,6 +126,7 @@ class AdministeringDoor:
             groups = [reader for reader in readers.get(topic.id, ()) if group is None or reader is group]
             if groups or group is None:
                 response.queues.extend(self._queue(queue, groups) for queue in topic.queues)
+                await asyncio.sleep(0)  # of thousands of topics, one a turn
         return response
 
     def _existing_group(self, resource: definition_pb2.Resource) -> Group:

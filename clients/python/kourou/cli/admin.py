@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from typing import TypeVar, cast
 
 from google.protobuf.message import Message
 
 from kourou.cli.errors import CommandError
 from kourou.cli.root import warn
-from kourou.errors import ConnectionFailed
-from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
+from kourou.errors import ConnectionFailed, check_status
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, Status
 from kourou.protocol.kourou.admin.v1.admin_pb2 import Outcome
-from kourou.protocol.method import UnaryMethod
+from kourou.protocol.method import ServerStreamMethod, UnaryMethod
 from kourou.transport import GrpcTransport
 from kourou.wire import Wire, new_client_id
 
 # Longer than the admin service gives the brokers.
 CALL_TIMEOUT_S = 20.0
 SEARCH_TIMEOUT_S = 70.0
+# For what goes on until it is done: a drain may wait for consumers.
+REPORTS_TIMEOUT_S = 30 * 24 * 3600.0
 
 
 Q = TypeVar("Q", bound=Message)
@@ -31,16 +34,41 @@ def call(address: str, method: UnaryMethod[Q, A], request: Q, timeout_s: float =
     return asyncio.run(_call(address, method, request, timeout_s))
 
 
+def follow(address: str, method: ServerStreamMethod[Q, A], request: Q, on_report: Callable[[A], None]) -> None:
+    """Hands on each report of what takes long, up to the last. Raises KourouError or CommandError."""
+    asyncio.run(_follow(address, method, request, on_report))
+
+
+async def _follow(address: str, method: ServerStreamMethod[Q, A], request: Q, on_report: Callable[[A], None]) -> None:
+    transport = GrpcTransport()
+    try:
+        reports = Wire(transport, new_client_id()).stream(address, method, request, REPORTS_TIMEOUT_S)
+        async with aclosing(reports):
+            async for report in reports:
+                status = cast("Status", getattr(report, "status"))  # noqa: B009  (all reports have it)
+                if status.code != Code.MULTIPLE_RESULTS:
+                    check_status(status)
+                on_report(report)
+    except ConnectionFailed:
+        raise _nobody_at(address) from None
+    finally:
+        await transport.close()
+
+
 async def _call(address: str, method: UnaryMethod[Q, A], request: Q, timeout_s: float) -> A:
     transport = GrpcTransport()
     try:
         return (await Wire(transport, new_client_id()).call(address, method, request, timeout_s)).message
     except ConnectionFailed:
-        raise CommandError(
-            f"no admin service answers at {address}; `kourou dev` starts a local cluster, --admin names another"
-        ) from None
+        raise _nobody_at(address) from None
     finally:
         await transport.close()
+
+
+def _nobody_at(address: str) -> CommandError:
+    return CommandError(
+        f"no admin service answers at {address}; `kourou dev` starts a local cluster, --admin names another"
+    )
 
 
 def done_by(outcomes: Iterable[Outcome]) -> str:

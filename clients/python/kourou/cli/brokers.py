@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kourou.cli import admin as admin_service
+from kourou.cli.drain import drain_broker
 from kourou.cli.errors import CommandError
 from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, TopicName, resource
 from kourou.cli.output import show_fields, show_rows
@@ -17,6 +18,7 @@ from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, Endpoints
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     Broker,
+    ForgetBrokerRequest,
     GetRouteRequest,
     ListBrokersRequest,
     SetBrokerPermissionRequest,
@@ -60,6 +62,30 @@ def off(
 def on(name: BrokerName, admin: Admin = DEFAULT_ADMIN) -> None:
     """Give a broker its permissions back."""
     _set_permission(admin, name, Permission.READ_WRITE)
+
+
+@app.command()
+def drain(
+    name: BrokerName,
+    force: Annotated[
+        bool, typer.Option("--force", help="Leave messages behind that nobody is there to consume.")
+    ] = False,
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="Do not stop the process at the end.")] = False,
+    admin: Admin = DEFAULT_ADMIN,
+) -> None:
+    """Take a broker out of the cluster: writes off, wait until all is consumed, reads off, stop. Shows what is left.
+
+    Ctrl-C breaks off, the same command goes on. After a restart `kourou broker on` puts the broker back.
+    """
+    drain_broker(admin, name, force, keep_running)
+
+
+@app.command()
+def forget(name: BrokerName, admin: Admin = DEFAULT_ADMIN) -> None:
+    """Make the brokers forget one that will not come back: a starting NameServer does not wait for it any more."""
+    response = admin_service.call(admin, admin_rpc.FORGET_BROKER, ForgetBrokerRequest(broker=name))
+    print(f"broker {name} is forgotten by {admin_service.done_by(response.outcomes)}")
+    admin_service.refuse_partial(response.outcomes)
 
 
 def route(topic: TopicName, json: Json = False, admin: Admin = DEFAULT_ADMIN) -> None:

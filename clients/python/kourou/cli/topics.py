@@ -8,18 +8,23 @@ from typing import Annotated, Any
 import typer
 
 from kourou.cli import admin as admin_service
+from kourou.cli.bar import Bar
 from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, TopicName, Yes, resource, shown
 from kourou.cli.output import show_fields, show_rows
 from kourou.cli.permissions import Permission
 from kourou.cli.root import warn
 from kourou.limits import MAX_QUEUES
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeTopicRequest,
     CreateTopicRequest,
     DeleteTopicRequest,
     ListTopicsRequest,
+    Outcome,
+    SpreadTopicsRequest,
+    SpreadTopicsResponse,
     Topic,
 )
 
@@ -89,6 +94,29 @@ def change(
     response = admin_service.call(admin, admin_rpc.CHANGE_TOPIC, request)
     print(f"topic {name} changed on {admin_service.done_by(response.outcomes)}")
     admin_service.refuse_partial(response.outcomes)
+
+
+@app.command()
+def spread(
+    topic: Annotated[list[str] | None, typer.Option(help="Only this topic (repeatable); else all.")] = None,
+    broker: Annotated[list[str] | None, typer.Option(help="Only to this broker (repeatable); else to all.")] = None,
+    admin: Admin = DEFAULT_ADMIN,
+) -> None:
+    """Put topics on brokers that do not have them, as after a shard was added. Ctrl-C and again does no harm."""
+    request = SpreadTopicsRequest(topics=[resource(name) for name in topic or []], brokers=broker or [])
+    failed: list[Outcome] = []
+    added = 0
+    with Bar("topics") as bar:
+
+        def on_report(report: SpreadTopicsResponse) -> None:
+            nonlocal added
+            added += any(outcome.status.code == Code.OK for outcome in report.outcomes)
+            failed.extend(outcome for outcome in report.outcomes if outcome.status.code != Code.OK)
+            bar.show(report.done, report.total, shown(report.topic))
+
+        admin_service.follow(admin, admin_rpc.SPREAD_TOPICS, request, on_report)
+    print(f"{added} of {bar.total} topics came to more brokers" if added else "every topic is there already")
+    admin_service.refuse_partial(failed[:1], "kourou topic spread")
 
 
 @app.command()

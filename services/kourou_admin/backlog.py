@@ -1,0 +1,95 @@
+"""What a broker still holds for consumers: by topic and group, with how many are there to consume it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import ClientType, Resource
+from kourou.protocol.kourou.admin.v1.admin_pb2 import DrainBacklog
+from kourou.protocol.kourou.broker.v1.broker_pb2 import (
+    Client,
+    DescribeQueuesRequest,
+    ListClientsRequest,
+    Progress,
+    Queue,
+)
+from kourou.protocol.kourou.broker.v1.broker_rpc import DESCRIBE_QUEUES, LIST_CLIENTS
+from kourou.protocol.kourou.routing.v1.routing_pb2 import BrokerInfo
+from kourou.protocol.method import UnaryMethod
+from kourou_admin.cluster import A, Cluster, Q
+from kourou_admin.definitions import Key, key
+from kourou_service.refusal import Refused
+
+_CONSUMERS = frozenset((ClientType.PUSH_CONSUMER, ClientType.SIMPLE_CONSUMER))
+
+
+async def read_backlog(cluster: Cluster, leaders: Mapping[str, BrokerInfo], broker: str) -> list[DrainBacklog]:
+    """Ordered by topic and group; empty when all is consumed. Raises Refused when a broker does not answer.
+
+    All brokers are asked: a group that reads a topic elsewhere will come for it here, too.
+    """
+    queues = await _ask(cluster, leaders, DESCRIBE_QUEUES, DescribeQueuesRequest())
+    clients = await _ask(cluster, leaders, LIST_CLIENTS, ListClientsRequest())
+    members = _Members(client for response in clients.values() for client in response.clients)
+    readers = members.readers()
+    for response in queues.values():
+        for queue in response.queues:
+            readers[key(queue.topic)].update(key(progress.group) for progress in queue.progress)
+    by_topic: dict[Key, list[Queue]] = defaultdict(list)
+    for queue in queues[broker].queues:
+        by_topic[key(queue.topic)].append(queue)
+    return [
+        entry
+        for topic, held in sorted(by_topic.items())
+        for entry in _of_topic(held, sorted(readers[topic]), members.count)
+    ]
+
+
+class _Members:
+    """The live consumers of all groups; a client is connected to several brokers and counts once."""
+
+    def __init__(self, clients: Iterable[Client]) -> None:
+        self._consumers = [client for client in clients if client.type in _CONSUMERS and client.HasField("group")]
+        self.count = Counter(group for group, _ in {(key(c.group), c.client_id) for c in self._consumers})
+
+    def readers(self) -> dict[Key, set[Key]]:
+        """By topic, the groups whose members subscribe to it."""
+        readers: dict[Key, set[Key]] = defaultdict(set)
+        for client in self._consumers:
+            for subscription in client.subscriptions:
+                readers[key(subscription.topic)].add(key(client.group))
+        return readers
+
+
+def _of_topic(queues: Sequence[Queue], readers: Iterable[Key], members: Mapping[Key, int]) -> Iterable[DrainBacklog]:
+    stored = sum(queue.next_offset - queue.first_offset for queue in queues)
+    topic = queues[0].topic
+    progress: dict[Key, list[Progress]] = defaultdict(list)
+    for queue in queues:
+        for each in queue.progress:
+            progress[key(each.group)].append(each)
+    for group in readers:
+        here = progress[group]
+        left = sum(each.lag for each in here) if here else stored  # who never came here has everything before him
+        if left:
+            yield DrainBacklog(
+                topic=topic,
+                group=Resource(resource_namespace=group[0], name=group[1]),
+                messages=left,
+                inflight=sum(each.inflight for each in here),
+                members=members.get(group, 0),
+            )
+    if stored and not readers:
+        yield DrainBacklog(topic=topic, messages=stored)
+
+
+async def _ask(
+    cluster: Cluster, leaders: Mapping[str, BrokerInfo], method: UnaryMethod[Q, A], request: Q
+) -> dict[str, A]:
+    responses: dict[str, A] = {}
+    for answer in await cluster.ask_all(leaders.values(), method, request):
+        if answer.response is None:
+            raise Refused(answer.status.code, f"broker {answer.broker} does not answer: {answer.status.message}")
+        responses[answer.broker] = answer.response
+    return responses
