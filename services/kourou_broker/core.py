@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -11,8 +10,9 @@ from kourou_broker.log.frame import Frame
 from kourou_broker.log.log import Log
 from kourou_broker.log.medium import Medium
 from kourou_broker.log.options import LogOptions
-from kourou_broker.log.worker import Worker
+from kourou_broker.log.worker import Worker, run_in
 from kourou_broker.operations.assignment import Assignments
+from kourou_broker.operations.backup import Backups
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.definitions import Definitions
@@ -27,6 +27,7 @@ from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.send import Sending
 from kourou_broker.operations.snapshots import Snapshots
 from kourou_broker.operations.subscription import Context, LeaseNumbers
+from kourou_broker.operations.traffic import Traffic
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import fold
 from kourou_broker.state.definitions import Name
@@ -84,7 +85,8 @@ class BrokerCore:
             background=surroundings.background,
         )
         self.log.on_failure = surroundings.fatal
-        self.journal = Journal(state, self.log, clock, max_waiting_bytes=settings.max_waiting_bytes)
+        self.traffic = Traffic()
+        self.journal = Journal(state, self.log, clock, self.traffic, max_waiting_bytes=settings.max_waiting_bytes)
         self.clients = Clients(
             silence_s=settings.client_silence_s,
             stream_grace_s=settings.client_stream_grace_s,
@@ -93,16 +95,17 @@ class BrokerCore:
         self.definitions = Definitions(state, self.journal, clock, auto_create_groups=settings.auto_create_groups)
         self.sending = Sending(state, self.definitions, self.journal, clock)
         reader = SectionReader(self.log)
-        self.pulling = Pulling(reader)
+        self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)
         self.search = Search(state, self.log, reader, surroundings.lookup)
         context = Context(
             state=state,
             journal=self.journal,
             reader=reader,
-            dead_letters=DeadLetters(self.definitions, self.journal),
+            dead_letters=DeadLetters(self.definitions, self.journal, self.traffic),
             clock=clock,
             numbers=LeaseNumbers(surroundings.incarnation),
+            traffic=self.traffic,
             may_live=self.clients.may_live,
             max_pending=settings.max_pending_messages,
         )
@@ -110,6 +113,7 @@ class BrokerCore:
         times = InvisibleTimes(default_ms=settings.invisible_time_ms)
         self.deliveries = Deliveries(context, self.assignments, times)
         self._retention = self._build_retention(settings, surroundings, reader)
+        self.backups = Backups(self.log, medium, surroundings.background)
         self._scrubbing = Scrubbing(self.log, surroundings.scrub, settings.scrub_interval_s)
         self._tasks: list[asyncio.Task[None]] = []
         self._connect()
@@ -147,6 +151,14 @@ class BrokerCore:
         if tombstone is not None:
             self.log.forget(tombstone.id)
             self.journal.forget(tombstone.id)
+            self.traffic.forget_topic(tombstone.id)
+
+    def group_changed(self, name: Name) -> None:
+        """A group is new, changed or deleted."""
+        self.deliveries.group_changed(name)
+        tombstone = self.state.group_tombstones.get(name)
+        if tombstone is not None:
+            self.traffic.forget_group(tombstone.id)
 
     def _connect(self) -> None:
         """Who hears of what."""
@@ -159,26 +171,17 @@ class BrokerCore:
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
         self.definitions.on_topic = self.topic_changed
-        self.definitions.on_group = self.deliveries.group_changed
+        self.definitions.on_group = self.group_changed
 
     def _build_retention(
         self, settings: BrokerSettings, surroundings: Surroundings, reader: SectionReader
     ) -> Retention:
-        async def in_background(work: Callable[[], Any]) -> Any:
-            done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-            def finish(settle: Callable[[Any], None]) -> Callable[[Any], None]:
-                return lambda outcome: None if done.done() else settle(outcome)  # cancelled when the broker stops
-
-            surroundings.background.submit(work, finish(done.set_result), finish(done.set_exception))
-            return await done
-
         snapshots = Snapshots(
             self.log,
             surroundings.medium,
             every_bytes=settings.snapshot_every_bytes,
             fold_to=surroundings.fold_to,
-            in_background=in_background,
+            in_background=lambda work: run_in(surroundings.background, work),
         )
         return Retention(
             state=self.state,

@@ -20,6 +20,7 @@ from kourou_broker.log.worker import ThreadWorker
 from kourou_broker.membership import Membership
 from kourou_broker.report import BrokerReport
 from kourou_broker.rpc.administering import AdministeringDoor
+from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.leaving import LeavingDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
@@ -142,12 +143,13 @@ class Broker:
             medium=core.medium,
             clients=core.clients,
             sending=core.sending,
+            traffic=core.traffic,
         )
         presence = PresenceDoor(core.definitions, core.clients)
         presence.open(engine)
         self._stack.callback(presence.close)
         self._stack.callback(core.end_polls)
-        SendingDoor(core.sending, core.clients).open(engine)
+        SendingDoor(core.sending, core.clients, core.traffic).open(engine)
         ReceivingDoor(
             core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, self._clock
         ).open(engine)
@@ -172,6 +174,7 @@ class Broker:
             deliverer=deliverer,
             clock=self._clock,
         ).open(engine)
+        BackingUpDoor(core.backups).open(engine)
         LeavingDoor(membership, core.state, core.journal, self._on_stop).open(engine)
         open_unsupported(engine)
         health = serve_health(engine, _SERVICES)

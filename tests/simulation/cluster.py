@@ -15,6 +15,7 @@ from kourou_broker.core import BrokerCore, Surroundings
 from kourou_broker.log.repair import scrub
 from kourou_broker.operations.search import Place
 from kourou_broker.rpc.administering import AdministeringDoor
+from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
@@ -200,9 +201,10 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         medium=core.medium,
         clients=core.clients,
         sending=core.sending,
+        traffic=core.traffic,
     )
     PresenceDoor(core.definitions, core.clients).open(engine)
-    SendingDoor(core.sending, core.clients).open(engine)
+    SendingDoor(core.sending, core.clients, core.traffic).open(engine)
     ReceivingDoor(core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, clock).open(
         engine
     )
@@ -227,6 +229,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         deliverer=deliverer,
         clock=clock,
     ).open(engine)
+    BackingUpDoor(core.backups).open(engine)
     open_unsupported(engine)
 
 

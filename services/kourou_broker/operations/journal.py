@@ -13,8 +13,9 @@ from typing import NamedTuple
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.errors import LogError
 from kourou_broker.log.log import Log
-from kourou_broker.log.section import Section
+from kourou_broker.log.section import MESSAGE_ROW, Section
 from kourou_broker.operations.errors import topic_not_found
+from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import Fate, Kind, State, records
 from kourou_broker.state.definitions import Queue, Topic
 from kourou_broker.state.progress import Progress
@@ -61,10 +62,11 @@ class _Waiting(NamedTuple):
 
 
 class Journal:
-    def __init__(self, state: State, log: Log, clock: Clock, *, max_waiting_bytes: int) -> None:
+    def __init__(self, state: State, log: Log, clock: Clock, traffic: Traffic, *, max_waiting_bytes: int) -> None:
         self._state = state
         self._log = log
         self._clock = clock
+        self._traffic = traffic
         self._max_waiting_bytes = max_waiting_bytes
         # The other half of a segment is for the records that meet the messages in a frame.
         self._max_call_bytes = log.segment_bytes // 2
@@ -253,13 +255,23 @@ class Journal:
             )
             stored[section.topic, section.queue, section.base] = gathered.callbacks
             self._record(section)
+            self._count(section, gathered.bodies)
         self._gathered = {}
         self._gathered_bytes = 0
         return stored
 
+    def _count(self, section: Section, bodies: list[bytes]) -> None:
+        self._traffic.stored += section.count
+        size_bytes = len(section.payload) - section.count * MESSAGE_ROW.size
+        self._traffic.of_topic(section.topic, section.type).add(bodies, size_bytes)
+
     def _emit_acks(self) -> None:
         for (progress, fate), offsets in self._acks.items():
+            before = len(progress.pending)
             self._record(records.ack(progress.group, progress.topic, progress.queue, offsets, fate))
+            settled = before - len(progress.pending)  # two calls may have settled the same in one turn
+            if settled and fate == Fate.CONSUMED:
+                self._traffic.of_group(progress.group, progress.topic).acknowledged += settled
         self._acks = {}
 
     def _durable(self, position: int) -> None:

@@ -4,19 +4,23 @@ import asyncio
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.matching import Matched, MatchingReader
-from kourou_broker.operations.section_reader import SectionReader
+from kourou_broker.operations.section_reader import SectionReader, StoredMessage
 from kourou_broker.operations.tag_filter import TagFilter
-from kourou_broker.state.definitions import Queue
+from kourou_broker.operations.traffic import Traffic
+from kourou_broker.state.definitions import Group, Queue
 from kourou_service.refusal import Refused
 
 
 class Pulling:
-    def __init__(self, reader: SectionReader) -> None:
+    def __init__(self, reader: SectionReader, traffic: Traffic) -> None:
         self._reader = reader
+        self._traffic = traffic
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._closed = False
 
-    async def pull(self, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float) -> Matched:
+    async def pull(
+        self, group: Group, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float
+    ) -> Matched:
         """Up to batch_size messages from offset on; none when nothing matched within wait_s. Raises Refused."""
         if not queue.first_offset <= offset <= queue.next_offset:
             raise Refused(
@@ -29,6 +33,7 @@ class Pulling:
         while True:
             pulled = await reader.read(queue, offset, tags, batch_size)
             if pulled.messages or self._closed or loop.time() >= ends:
+                self._count(group, queue, pulled.messages)
                 return pulled
             offset = pulled.next_offset
             await self._wait(queue, ends - loop.time())
@@ -44,6 +49,12 @@ class Pulling:
         for waiter in self._waiting.pop(topic_id, ()):
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _count(self, group: Group, queue: Queue, messages: list[StoredMessage]) -> None:
+        self._traffic.delivered += len(messages)
+        traffic = self._traffic.of_group(group.id, queue.topic.id)
+        traffic.delivered += len(messages)
+        traffic.size_bytes += sum(len(message.head) + len(message.tail) for message in messages)
 
     async def _wait(self, queue: Queue, wait_s: float) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -13,6 +13,7 @@ from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.matching import MatchingReader
 from kourou_broker.operations.poll import Batch, Delivery, Poll
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
+from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import Fate, State, records
 from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_broker.state.progress import Progress
@@ -48,6 +49,7 @@ class Context(NamedTuple):
     dead_letters: DeadLetters
     clock: Clock
     numbers: LeaseNumbers
+    traffic: Traffic
     may_live: Callable[[str], bool]
     """Whether the client with this id is not known to be gone."""
     max_pending: int
@@ -64,6 +66,7 @@ class Subscription:
         self._due = DueLeases(context.may_live, context.numbers.incarnation)
         self._fresh = MatchingReader(context.reader)
         self._attempts = Attempts(self._holds)
+        self._traffic = context.traffic.of_group(group.id, topic.id)
         self._next_queue = 0
         self._pump: asyncio.Task[None] | None = None
         self._serving: Poll | None = None
@@ -140,6 +143,8 @@ class Subscription:
                         self.leave(poll)
                         if poll.answer.done():  # the client went while its messages were read
                             self.give_back(deliveries, poll.attempt_id)
+                        else:
+                            self._count(deliveries)
                         poll.end(deliveries)
                     elif poll.queue is None and poll.filter.all:
                         break  # where it finds nothing, nobody does
@@ -258,6 +263,15 @@ class Subscription:
             self._due.watch(queue.id, held)
             self._due.forget(queue.id, len(progress.pending), lambda lease: bool(_held(progress, lease)))
         return [Delivery(queue, message, held) for message in messages]
+
+    def _count(self, deliveries: list[Delivery]) -> None:
+        self._context.traffic.delivered += len(deliveries)
+        traffic = self._traffic
+        traffic.delivered += len(deliveries)
+        for _queue, message, lease in deliveries:
+            traffic.size_bytes += len(message.head) + len(message.tail)
+            if lease.attempt > 1:
+                traffic.redelivered += 1
 
     def _bury(self, progress: Progress, messages: list[StoredMessage]) -> None:
         for message in messages:

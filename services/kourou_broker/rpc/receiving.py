@@ -91,12 +91,12 @@ class ReceivingDoor:
 
     async def _pull(self, request: service_pb2.PullMessageRequest, call: StreamCall) -> None:
         self._clients.touch(client_id(call), call)
-        self._definitions.group(request.group)
+        group = self._definitions.group(request.group)
         topic = self._readable(request.message_queue.topic)
         queue = queue_of(topic, request.message_queue.id)
         wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
         tags = compile_filter(request.filter_expression)
-        pulled = await self._pulling.pull(queue, request.offset, batch_size(request.batch_size), tags, wait_s)
+        pulled = await self._pulling.pull(group, queue, request.offset, batch_size(request.batch_size), tags, wait_s)
         await call.send(
             _PULLED if pulled.messages else service_pb2.PullMessageResponse(status=_NOTHING).SerializeToString()
         )

@@ -5,6 +5,7 @@ from kourou_broker.log.log import Log
 from kourou_broker.log.medium import Medium
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.send import Sending
+from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import State
 from kourou_service.door import OK
 
@@ -23,6 +24,7 @@ class BrokerStatus:
         medium: Medium,
         clients: Clients,
         sending: Sending,
+        traffic: Traffic,
     ) -> None:
         self._name = name
         self._fixed = broker_pb2.DescribeBrokerResponse(
@@ -33,6 +35,7 @@ class BrokerStatus:
         self._medium = medium
         self._clients = clients
         self._sending = sending
+        self._traffic = traffic
 
     def describe(self) -> broker_pb2.DescribeBrokerResponse:
         described = broker_pb2.DescribeBrokerResponse(
@@ -44,6 +47,9 @@ class BrokerStatus:
             disk_full=not self._log.writable_messages,
             refused_reason=self._sending.refused_reason,
             clients=len(self._clients),
+            known_brokers=self._state.broker.known_brokers,
+            stored_messages=self._traffic.stored,
+            delivered_messages=self._traffic.delivered,
         )
         described.MergeFrom(self._fixed)
         return described

@@ -1,0 +1,82 @@
+"""What went through the broker since its start, in plain numbers: they are counted for each section, not each message.
+
+They are no part of the state: a restart begins them anew.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+
+SIZE_BOUNDS_BYTES = (1 << 10, 4 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20)
+"""Sizes of messages are told apart by these, as RocketMQ does: up to the first, up to the second, …, over the last."""
+
+
+class TopicTraffic:
+    """What came into a topic, of one message type."""
+
+    __slots__ = ("messages", "size_bytes", "sizes")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.size_bytes = 0
+        """Of whole messages, as they are stored."""
+        self.sizes = [0] * (len(SIZE_BOUNDS_BYTES) + 1)
+        """How many are of which size, by SIZE_BOUNDS_BYTES."""
+
+    def add(self, messages: Sequence[bytes], size_bytes: int) -> None:
+        self.messages += len(messages)
+        self.size_bytes += size_bytes
+        lengths = [*map(len, messages)]
+        smallest, largest = bisect_left(SIZE_BOUNDS_BYTES, min(lengths)), bisect_left(SIZE_BOUNDS_BYTES, max(lengths))
+        if smallest == largest:
+            self.sizes[smallest] += len(messages)
+        else:
+            for length in lengths:
+                self.sizes[bisect_left(SIZE_BOUNDS_BYTES, length)] += 1
+
+
+class GroupTraffic:
+    """What a group got from a topic, and what became of it."""
+
+    __slots__ = ("acknowledged", "dead_letters", "delivered", "redelivered", "size_bytes")
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.redelivered = 0
+        """How many of these at a later attempt than the first."""
+        self.size_bytes = 0
+        """Of what was delivered, as it is stored."""
+        self.acknowledged = 0
+        self.dead_letters = 0
+
+
+class Traffic:
+    def __init__(self) -> None:
+        self.stored = 0
+        self.delivered = 0
+        self.refused_sends: Counter[int] = Counter()
+        """Calls by the code that they were refused with."""
+        self.topics: dict[tuple[int, int], TopicTraffic] = {}
+        """By topic id and message type."""
+        self.groups: dict[tuple[int, int], GroupTraffic] = {}
+        """By group id and topic id."""
+
+    def of_topic(self, topic: int, type_: int) -> TopicTraffic:
+        key = (topic, type_)
+        return self.topics.get(key) or self.topics.setdefault(key, TopicTraffic())
+
+    def of_group(self, group: int, topic: int) -> GroupTraffic:
+        key = (group, topic)
+        return self.groups.get(key) or self.groups.setdefault(key, GroupTraffic())
+
+    def forget_topic(self, topic: int) -> None:
+        """The topic was deleted."""
+        for key in [key for key in self.topics if key[0] == topic]:
+            del self.topics[key]
+        for key in [key for key in self.groups if key[1] == topic]:
+            del self.groups[key]
+
+    def forget_group(self, group: int) -> None:
+        """The group was deleted."""
+        for key in [key for key in self.groups if key[0] == group]:
+            del self.groups[key]
