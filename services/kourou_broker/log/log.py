@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from kourou_broker.log.cache import TailCache
 from kourou_broker.log.commit import GroupCommit
@@ -19,9 +19,7 @@ from kourou_broker.log.recovery import Apply, Progress, Recovered, Segment, reco
 from kourou_broker.log.sealing import drop_derived
 from kourou_broker.log.section import SECTION_HEADER_BYTES, Entry, Section, SectionKind
 from kourou_broker.log.space import Space
-from kourou_broker.log.worker import Worker
-
-T = TypeVar("T")
+from kourou_broker.log.worker import Worker, run_in
 
 # The end of the last segment that a full disk leaves is kept for records that free space.
 _FREEING_RESERVE_BYTES = 1 << 20
@@ -84,6 +82,8 @@ class Log:
     ) -> None:
         self.on_durable: Callable[[int], None] | None = None
         self.on_failure: Callable[[BaseException], None] | None = None
+        self.kept_from: int | None = None
+        """What ends beyond this position is not dropped: a backup has not copied it yet."""
         self._loop = asyncio.get_running_loop()
         self._medium = medium
         self._reader = reader
@@ -233,9 +233,7 @@ class Log:
             raise ValueError(f"{length} bytes from {position} on are not within the durable part of one segment")
         self._reads[segment.base] += 1
         try:
-            return await self._run(
-                self._reader, lambda: self._medium.read(segment.base, position - segment.base, length)
-            )
+            return await run_in(self._reader, lambda: self._medium.read(segment.base, position - segment.base, length))
         finally:
             self._reads[segment.base] -= 1
             if not self._reads[segment.base]:
@@ -258,7 +256,7 @@ class Log:
 
     async def drop_before(self, position: int) -> None:
         """Let go of the segments that end at `position` or before; never of the active one. Raises OSError."""
-        while len(self._segments) > 1 and self._segments[0].end <= min(position, self._commit.synced):
+        while len(self._segments) > 1 and self._segments[0].end <= min(position, self._droppable()):
             base, size_bytes = self._segments[0].base, self._segments[0].size_bytes
             if self._sealing == base:
                 await self._progress()
@@ -270,6 +268,9 @@ class Log:
                 await self._progress()
             await self._drop(base, size_bytes)
 
+    def _droppable(self) -> int:
+        return self._commit.synced if self.kept_from is None else min(self._commit.synced, self.kept_from)
+
     async def _drop(self, base: int, size_bytes: int) -> None:
         recycle = self._space.wants_spare and size_bytes == self._options.segment_bytes
 
@@ -280,7 +281,7 @@ class Log:
                 self._medium.drop(base)
             drop_derived(self._medium, base)
 
-        await self._run(self._background, work)
+        await run_in(self._background, work)
         if recycle:
             self._space.recycled()
 
@@ -385,17 +386,3 @@ class Log:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-
-    async def _run(self, worker: Worker, work: Callable[[], T]) -> T:
-        future: asyncio.Future[T] = self._loop.create_future()
-
-        def done(result: T) -> None:
-            if not future.done():
-                future.set_result(result)
-
-        def failed(error: BaseException) -> None:
-            if not future.done():
-                future.set_exception(error)
-
-        worker.submit(work, done, failed)
-        return await future

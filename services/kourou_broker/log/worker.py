@@ -17,6 +17,22 @@ class Worker(Protocol):
         ...
 
 
+async def run_in(worker: Worker, work: Callable[[], T]) -> T:
+    """What `work` returns or raises. It is submitted at once, and done even when the one who waits is cancelled."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def done(result: T) -> None:
+        if not future.done():
+            future.set_result(result)
+
+    def failed(error: BaseException) -> None:
+        if not future.done():
+            future.set_exception(error)
+
+    worker.submit(work, done, failed)
+    return await future
+
+
 class ThreadWorker:
     """One dedicated thread for the running loop."""
 

@@ -57,7 +57,7 @@ class Retention:
         await self._snapshots.take_if_due()
         wanted = self._expired_before()
         await self._snapshots.allow(wanted)
-        boundary = self._boundary(min(wanted, self._snapshots.droppable))
+        boundary = self._kept_for_backup(self._boundary(min(wanted, self._snapshots.droppable)))
         if boundary > self._log.first_position:
             await self._drop_before(boundary)
 
@@ -78,6 +78,16 @@ class Retention:
         """The last place at or below position where a segment ends."""
         ends = [segment.end for segment in self._log.segments() if segment.sealed and segment.end <= position]
         return ends[-1] if ends else 0
+
+    def _kept_for_backup(self, boundary: int) -> int:
+        """What a backup has not copied yet waits for it, but not on a full disk."""
+        kept_from = self._log.kept_from
+        if kept_from is None or kept_from >= boundary:
+            return boundary
+        if self._log.writable_messages:
+            return kept_from
+        self._log.kept_from = None
+        return boundary
 
     async def _drop_before(self, boundary: int) -> None:
         first = self._log.first_offsets(boundary)
