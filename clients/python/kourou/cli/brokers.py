@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kourou.cli import admin as admin_service
+from kourou.cli import backup
 from kourou.cli.drain import drain_broker
 from kourou.cli.errors import CommandError
 from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, TopicName, resource
@@ -28,6 +29,9 @@ from kourou.resolver import join_host_port
 app = typer.Typer(help="Brokers: list, show, take off and put on.", no_args_is_help=True)
 
 BrokerName = Annotated[str, typer.Argument(metavar="BROKER")]
+
+
+app.command("backup")(backup.backup)
 
 
 @app.command("list")

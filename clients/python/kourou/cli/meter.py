@@ -7,24 +7,26 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """On standard error, if that is a terminal; otherwise silent."""
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 class Meter:
-    """A progress bar on standard error, if that is a terminal; otherwise silent."""
+    """A progress bar for messages."""
 
     def __init__(self, verb: str, total: int | None) -> None:
         """`total` is what the bar measures (bytes read, messages); None: not known."""
-        console = Console(stderr=True)
-        self._progress = Progress(
+        self._progress = progress_bar(
             SpinnerColumn(),
             TextColumn(f"{verb} {{task.fields[count]:,}} messages"),
             BarColumn(),
             TextColumn("{task.fields[rate]:,.0f}/s"),
             TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
         )
         self._task = self._progress.add_task("", total=total, count=0, rate=0.0)
         self._started_s = time.monotonic()

@@ -29,9 +29,9 @@ class RootGroup(TyperGroup):
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        plugin = _plugins().get(cmd_name)
+        plugin = plugin_command(cmd_name)
         if plugin is not None:
-            return _load(plugin)
+            return plugin
         if cmd_name in _SERVER_COMMANDS:
             raise _fail(f"the command {cmd_name!r} comes with the distribution kourou-server: install that")
         return None
@@ -55,6 +55,12 @@ class RootGroup(TyperGroup):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise _fail(f"{where}{error.strerror or error}") from None
+
+
+def plugin_command(name: str) -> Any:
+    """The command of that name which another distribution adds; None where it is not installed."""
+    plugin = _plugins().get(name)
+    return None if plugin is None else _load(plugin)
 
 
 def warn(message: str) -> None:
