@@ -6,6 +6,7 @@ logged and answered INTERNAL_SERVER_ERROR, without its traceback.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any, TypeVar
 
 import structlog
@@ -14,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.method import ServerStreamMethod, UnaryMethod
 from kourou_service.engine import AbortCall, Call, Engine, StatusCode, StreamCall, UnaryCall
+from kourou_service.metrics.calls import Code
 from kourou_service.refusal import Refused
 
 Q = TypeVar("Q", bound=Message)
@@ -23,21 +25,41 @@ _logger = structlog.stdlib.get_logger(__name__)
 _running: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
-def serve_unary(engine: Engine, method: UnaryMethod[Q, A], handler: Callable[[Q, Call], Awaitable[A]]) -> None:
-    """Registers a handler that may take its time; each call is a task, cancelled with the call."""
+def serve_unary(
+    engine: Engine,
+    method: UnaryMethod[Q, A],
+    handler: Callable[[Q, Call], Awaitable[A]],
+    *,
+    long_polling: bool = False,
+) -> None:
+    """Registers a handler that may take its time; each call is a task, cancelled with the call.
 
-    async def answer(request: bytes, call: UnaryCall) -> None:
+    `long_polling`: calls may wait for news, so how long they take says nothing.
+    """
+    meter = engine.meters.of(method.path, long_polling=long_polling)
+
+    async def answer(request: bytes, call: UnaryCall, started: float) -> None:
+        code: Code = StatusCode.CANCELLED
         try:
-            response = await handler(parse(method.request, request), call)
+            response = await respond(request, call)
+            call.reply(response.SerializeToString())
+            code = _code_of(response)
         except AbortCall as problem:
             call.fail(problem.code, problem.details)
+            code = problem.code
+        finally:
+            meter.done(started, code)
+
+    async def respond(request: bytes, call: UnaryCall) -> A:
+        try:
+            return await handler(parse(method.request, request), call)
+        except AbortCall:
+            raise
         except Exception as problem:
-            call.reply(refusal(method.response, problem, method.path).SerializeToString())
-        else:
-            call.reply(response.SerializeToString())
+            return refusal(method.response, problem, method.path)
 
     def start(request: bytes, call: UnaryCall) -> None:
-        task = asyncio.get_running_loop().create_task(answer(request, call))
+        task = asyncio.get_running_loop().create_task(answer(request, call, perf_counter()))
         _running.add(task)
         task.add_done_callback(_running.discard)
         call.on_cancel(lambda: _cancel(task))
@@ -50,22 +72,44 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def serve_stream(
-    engine: Engine, method: ServerStreamMethod[Q, A], handler: Callable[[Q, StreamCall], Awaitable[None]]
+    engine: Engine,
+    method: ServerStreamMethod[Q, A],
+    handler: Callable[[Q, StreamCall], Awaitable[int | None]],
+    *,
+    long_polling: bool = False,
 ) -> None:
-    """Registers a server-streaming handler, which sends its answers itself."""
+    """Registers a server-streaming handler, which sends its answers itself and returns the code it sent, if not OK."""
+    meter = engine.meters.of(method.path, long_polling=long_polling)
 
     async def answer(call: StreamCall) -> None:
-        request = await call.receive()
-        if request is None:
-            raise AbortCall(StatusCode.INVALID_ARGUMENT, "the call brought no request")
+        started = perf_counter()
+        code: Code = StatusCode.CANCELLED
         try:
-            await handler(parse(method.request, request), call)
+            request = await call.receive()
+            if request is None:
+                raise AbortCall(StatusCode.INVALID_ARGUMENT, "the call brought no request")
+            code = await respond(request, call)
+        except AbortCall as problem:
+            code = problem.code
+            raise
+        finally:
+            meter.done(started, code)
+
+    async def respond(request: bytes, call: StreamCall) -> int:
+        try:
+            return await handler(parse(method.request, request), call) or definition_pb2.OK
         except AbortCall:
             raise
         except Exception as problem:
-            await call.send(refusal(method.response, problem, method.path).SerializeToString())
+            response = refusal(method.response, problem, method.path)
+            await call.send(response.SerializeToString())
+            return _code_of(response)
 
     engine.stream(method.path, answer)
+
+
+def _code_of(response: Any) -> int:
+    return response.status.code
 
 
 def parse(type_: type[Q], data: bytes) -> Q:

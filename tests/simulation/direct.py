@@ -12,7 +12,8 @@ from grpc import StatusCode
 
 from kourou.protocol.method import BidiMethod, ServerStreamMethod, UnaryMethod
 from kourou.transport import Reply
-from kourou_service.engine import AbortCall, Metadata, StreamHandler, UnaryHandler
+from kourou_service.engine import AbortCall, Metadata, StreamHandler, UnaryHandler, UnderWay
+from kourou_service.metrics.calls import CallMeters
 from tests.simulation.time import Process
 
 Q = TypeVar("Q", bound=Message)
@@ -102,12 +103,17 @@ class DirectEngine:
     kind = "direct"
 
     def __init__(self, process: Process) -> None:
+        self.meters = CallMeters()
         self._process = process
         self._unary: dict[str, UnaryHandler] = {}
         self._streams: dict[str, StreamHandler] = {}
         self._running: dict[DirectCall, None] = {}
         self._stopping = False
         process.on_kill(self._killed)
+
+    @property
+    def under_way(self) -> UnderWay:
+        return UnderWay(len(self._running), 0)
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         assert path not in self._unary

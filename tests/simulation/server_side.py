@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from grpc import StatusCode
 
 from kourou.transport import RpcError
-from kourou_service.engine import AbortCall, Metadata, StreamHandler, UnaryHandler
+from kourou_service.engine import AbortCall, Metadata, StreamHandler, UnaryHandler, UnderWay
+from kourou_service.metrics.calls import CallMeters
 from tests.simulation.wire import Call, Machine, run_in
 
 FIRST_FREE_PORT = 40_000
@@ -20,6 +21,7 @@ class SimulatedEngine:
     kind = "simulated"
 
     def __init__(self, node: Machine) -> None:
+        self.meters = CallMeters()
         self.process = node.process
         self._node = node
         self._unary: dict[str, UnaryHandler] = {}
@@ -27,6 +29,10 @@ class SimulatedEngine:
         self._listeners: dict[str, str] = {}
         self._running: dict[ServerCall, None] = {}
         self._stopping = False
+
+    @property
+    def under_way(self) -> UnderWay:
+        return UnderWay(len(self._running), 0)
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self._check_free(path)

@@ -12,6 +12,7 @@ from kourou_service.engine.interface import (
     StreamHandler,
     UnaryCall,
     UnaryHandler,
+    UnderWay,
 )
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "StreamHandler",
     "UnaryCall",
     "UnaryHandler",
+    "UnderWay",
     "create_engine",
 ]

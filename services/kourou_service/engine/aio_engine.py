@@ -18,8 +18,10 @@ from kourou_service.engine.interface import (
     StatusCode,
     StreamHandler,
     UnaryHandler,
+    UnderWay,
 )
 from kourou_service.engine.status import MAX_DETAILS_CHARS, require_legal
+from kourou_service.metrics.calls import CallMeters
 
 # The types of these say too little, or wrong things.
 grpc_aio: Any = typed_aio
@@ -149,17 +151,18 @@ class AioStreamCall(AioCall):
 class Places:
     """How many calls of a kind may run at the same time."""
 
-    def __init__(self, free: int, refusal: str) -> None:
-        self._free = free
+    def __init__(self, places: int, refusal: str) -> None:
+        self._places = places
         self._refusal = refusal
+        self.taken = 0
 
     async def take(self, context: Context) -> None:
-        if self._free == 0:
+        if self.taken >= self._places:
             await context.abort(StatusCode.RESOURCE_EXHAUSTED, self._refusal)
-        self._free -= 1
+        self.taken += 1
 
     def give_back(self) -> None:
-        self._free += 1
+        self.taken -= 1
 
 
 class UnaryRoute:
@@ -226,12 +229,17 @@ class GenericHandler(grpc.GenericRpcHandler):
 class AioEngine:
     kind = "aio"
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, meters: CallMeters) -> None:
+        self.meters = meters
         self._options = options
         self._routes: dict[str, UnaryRoute | StreamRoute] = {}
         self._servers: list[Any] = []
         self._calls = Places(options.max_concurrent_calls, "too many concurrent calls")
         self._streams = Places(options.max_concurrent_streams, "too many concurrent streams")
+
+    @property
+    def under_way(self) -> UnderWay:
+        return UnderWay(self._calls.taken, self._streams.taken)
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self._add(path, UnaryRoute(path, handler, self._calls))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import grpc
 from grpc import StatusCode as StatusCode  # ours to export
+
+from kourou_service.metrics.calls import CallMeters
 
 Metadata = Sequence[tuple[str, str | bytes]]
 """Lower-case keys; the value of a key that ends in `-bin` is bytes, all others are printable ASCII."""
@@ -142,6 +144,13 @@ AbortCall with that status, any other exception is logged and ends it INTERNAL. 
 `request = await call.receive()`."""
 
 
+class UnderWay(NamedTuple):
+    """Calls accepted and not answered yet."""
+
+    unary: int
+    streams: int
+
+
 class Engine(Protocol):
     """A gRPC server. Unknown methods are answered UNIMPLEMENTED, calls over a limit RESOURCE_EXHAUSTED.
 
@@ -152,6 +161,14 @@ class Engine(Protocol):
     def kind(self) -> str:
         """`queue` or `aio`."""
         ...
+
+    @property
+    def meters(self) -> CallMeters:
+        """What its doors tell of their calls; whoever made the engine reads it."""
+        ...
+
+    @property
+    def under_way(self) -> UnderWay: ...
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         """Registers the handler of a unary method by its full path; raises ValueError if the path is taken."""

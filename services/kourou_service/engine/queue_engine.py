@@ -8,7 +8,7 @@ import logging
 import grpc
 
 from kourou_service.engine.channel_args import bound_address, channel_args, require_free
-from kourou_service.engine.interface import EngineOptions, StatusCode, StreamHandler, UnaryHandler
+from kourou_service.engine.interface import EngineOptions, StatusCode, StreamHandler, UnaryHandler, UnderWay
 from kourou_service.engine.private_api import (
     CompletionQueue,
     RequestCallEvent,
@@ -20,6 +20,7 @@ from kourou_service.engine.queue_call import refuse
 from kourou_service.engine.queue_pump import QueuePump
 from kourou_service.engine.queue_stream import StreamRoute, Tasks
 from kourou_service.engine.queue_unary import QueueUnaryCall, UnaryRoute
+from kourou_service.metrics.calls import CallMeters
 
 OUTSTANDING_REQUESTS = 64  # per listener; what arrives beyond them waits in gRPC, which bounds it
 CANCEL_TIMEOUT_S = 5.0  # for handlers and gRPC to end what was cancelled
@@ -81,7 +82,8 @@ class Listener:
 class QueueEngine:
     kind = "queue"
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, meters: CallMeters) -> None:
+        self.meters = meters
         self._options = options
         self._queue = new_completion_queue()
         self._routes: Routes = {}
@@ -90,6 +92,10 @@ class QueueEngine:
         self._tasks: Tasks = set()
         self._pump: QueuePump | None = None
         self._stopped: asyncio.Future[None] | None = None
+
+    @property
+    def under_way(self) -> UnderWay:
+        return UnderWay(len(self._calls), len(self._tasks))
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         self._add(path, UnaryRoute(path, handler, self._calls, self._options.max_concurrent_calls))

@@ -19,6 +19,7 @@ from kourou_admin.messages import Messages
 from kourou_admin.progress import Progress
 from kourou_admin.rpc import open_door
 from kourou_admin.topics import Topics
+from kourou_service.metrics.calls import CallMeters
 from tests.unit.admin.fake_cluster import FakeClock, FakeNetwork
 
 
@@ -41,6 +42,7 @@ class InMemoryAdmin:
     def __init__(self, network: FakeNetwork) -> None:
         self.network = network
         self.handlers: dict[str, Any] = {}
+        self.meters = CallMeters()
         cluster, clock = network.cluster(), FakeClock()
         open_door(
             self,  # type: ignore[arg-type]

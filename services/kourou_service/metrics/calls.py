@@ -1,0 +1,79 @@
+"""How long calls take: a meter for each method, which the doors tell when a call ends."""
+
+from collections.abc import Iterable
+from time import perf_counter
+
+from grpc import StatusCode
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_service.metrics.family import Family, histogram
+from kourou_service.metrics.histogram import Histogram
+
+LATENCY_BOUNDS_MS = (0.25, 0.5, 1, 3, 5, 7, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000, 10_000, 30_000)
+"""RocketMQ's own (1 to 3000), with finer ones between and around them."""
+
+Code = int | StatusCode
+"""Of the answer's status, of apache.rocketmq.v2.Code; or of the call itself, if it ended with an error of gRPC's."""
+
+# A poll that found nothing has not failed.
+_SUCCESSES = (definition_pb2.OK, definition_pb2.MESSAGE_NOT_FOUND, StatusCode.OK)
+_LABELS = ("protocol_type", "request_code", "response_code", "is_long_polling", "result")
+
+
+class Meter:
+    """Of one method. Doors begin with `started = perf_counter()` and end each call with `done(started, code)`."""
+
+    __slots__ = ("_by_code", "_by_name", "_long_polling", "_method")
+
+    def __init__(self, path: str, *, long_polling: bool) -> None:
+        self._method = path.rpartition("/")[2]
+        self._long_polling = "true" if long_polling else "false"
+        self._by_code: dict[Code, Histogram] = {}
+        self._by_name: dict[tuple[str, ...], Histogram] = {}
+
+    def done(self, started: float, code: Code) -> None:
+        """A call that began at `started` (perf_counter's seconds) is answered now."""
+        counted = self._by_code.get(code)
+        if counted is None:
+            counted = self._first(code)
+        counted.observe((perf_counter() - started) * 1000)
+
+    def rows(self) -> Iterable[tuple[tuple[str, ...], Histogram]]:
+        return self._by_name.items()
+
+    def _first(self, code: Code) -> Histogram:
+        # By name: gRPC's and RocketMQ's codes have some names in common.
+        result = "success" if code in _SUCCESSES else "failed"
+        labels = ("grpc", self._method, name_of(code), self._long_polling, result)
+        counted = self._by_name.setdefault(labels, Histogram(LATENCY_BOUNDS_MS))
+        self._by_code[code] = counted
+        return counted
+
+
+class CallMeters:
+    """Of one service: all its engines have the same ones, and its doors take theirs from the engine."""
+
+    def __init__(self) -> None:
+        self._meters: dict[str, Meter] = {}
+
+    def of(self, path: str, *, long_polling: bool = False) -> Meter:
+        """The meter of a method by its full path; the first who asks says whether its calls may wait for news."""
+        meter = self._meters.get(path)
+        if meter is None:
+            meter = self._meters[path] = Meter(path, long_polling=long_polling)
+        return meter
+
+    def family(self) -> Family:
+        return histogram(
+            "rocketmq_rpc_latency_milliseconds",
+            "Time from a request's arrival to its answer.",
+            [row for meter in self._meters.values() for row in meter.rows()],
+            _LABELS,
+        )
+
+
+def name_of(code: Code) -> str:
+    if isinstance(code, StatusCode):
+        return code.name
+    known = definition_pb2.Code.DESCRIPTOR.values_by_number.get(code)
+    return known.name if known is not None else str(code)
