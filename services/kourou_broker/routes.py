@@ -23,6 +23,8 @@ _logger = structlog.stdlib.get_logger("kourou_broker")
 WATCH_S = 30.0
 CALL_TIMEOUT_S = 3.0
 RETRY_S = 1.0
+# Brokers that start together meet soon.
+FIRST_PEERS_INTERVAL_S = 1.0
 PEERS_INTERVAL_S = 30.0
 
 
@@ -154,6 +156,7 @@ class Peers:
             self._task.cancel()
 
     async def _keep_asking(self) -> None:
+        interval_s = FIRST_PEERS_INTERVAL_S
         while True:
             await self._namesrvs.addresses()
             self._list.update(self._namesrvs.by_target)
@@ -166,4 +169,5 @@ class Peers:
                     self._on_peers({broker.name: broker.permission for broker in reply.message.brokers})
                 except RpcError:
                     self._list.failed(address)
-            await asyncio.sleep(PEERS_INTERVAL_S)
+            await asyncio.sleep(interval_s)
+            interval_s = min(interval_s * 2, PEERS_INTERVAL_S)
