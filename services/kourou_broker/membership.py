@@ -26,7 +26,7 @@ class Membership:
         self._core = core
         self._report = report
         self._listeners = [listener.name for listener in settings.listeners]
-        self._registration = Registration(
+        self.registration = Registration(
             report,
             namesrvs,
             transport,
@@ -44,14 +44,14 @@ class Membership:
         core.clients.on_group_change = self._group_changed
 
     async def start(self) -> None:
-        await self._registration.start()
+        await self.registration.start()
         self._peers.start()
 
     async def stop(self) -> None:
         """Says goodbye."""
         self._peers.close()
         self.routes.close()
-        await self._registration.stop()
+        await self.registration.stop()
         await self._namesrvs.close()
 
     def _refused(self, reason: str) -> None:

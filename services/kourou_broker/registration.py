@@ -59,6 +59,10 @@ class Registration:
         """The addresses of the NameServers that know this broker now."""
         return [address for address, (link, _) in self._links.items() if link.accepted]
 
+    @property
+    def links(self) -> "list[NamesrvLink]":
+        return [link for link, _ in self._links.values()]
+
     async def start(self) -> None:
         """Begins to register, with what the names lead to now and later; waits for neither."""
         self._namesrvs.on_change(self._follow)
@@ -118,7 +122,7 @@ class NamesrvLink:
         heartbeat_interval_s: float,
         rng: random.Random,
     ) -> None:
-        self._address = address
+        self.address = address
         self._report = report
         self._transport = transport
         self._settle = settle
@@ -127,6 +131,8 @@ class NamesrvLink:
         self._reader: Reader | None = None
         self._leaving = False
         self.accepted = False
+        self.heartbeats = 0
+        """How many were sent there."""
 
     async def run(self) -> None:
         retry_s = FIRST_RETRY_S
@@ -135,18 +141,18 @@ class NamesrvLink:
                 await self._register_and_report()
                 problem = "the NameServer ended the stream"
             except Refused as refused:
-                _logger.error("refused by a NameServer", address=self._address, reason=str(refused))
-                self._settle(self._address, f"NameServer {self._address} refused this broker: {refused}")
+                _logger.error("refused by a NameServer", address=self.address, reason=str(refused))
+                self._settle(self.address, f"NameServer {self.address} refused this broker: {refused}")
                 problem, retry_s = str(refused), REFUSED_RETRY_S
             except (RpcError, TimeoutError) as error:
                 problem = str(error) or "no answer"
             except Exception:  # a broker that no NameServer knows is lost to its clients: it tries again
-                _logger.exception("registering failed by a fault of this broker", address=self._address)
+                _logger.exception("registering failed by a fault of this broker", address=self.address)
                 problem = "a fault of this broker"
             if self._leaving:
                 return
             if self.accepted:
-                _logger.warning("lost a NameServer", address=self._address, reason=problem)
+                _logger.warning("lost a NameServer", address=self.address, reason=problem)
                 self.accepted, retry_s = False, FIRST_RETRY_S
             await asyncio.sleep(retry_s * self._random.uniform(0.5, 1.0))
             retry_s = min(retry_s * 2, MAX_RETRY_S)
@@ -161,7 +167,7 @@ class NamesrvLink:
 
     async def _register_and_report(self) -> None:
         """Returns when the NameServer ended the stream. Raises RpcError, Refused, TimeoutError."""
-        stream = self._transport.channel(self._address).bidi(registry_rpc.REGISTER)
+        stream = self._transport.channel(self.address).bidi(registry_rpc.REGISTER)
         reader = self._report.reader()
         try:
             await stream.write(registry_pb2.RegisterRequest(full_state=reader.full_state()))
@@ -171,9 +177,9 @@ class NamesrvLink:
                 return
             _check(answer)
             if answer.HasField("accepted"):
-                _logger.info("registered", address=self._address, namesrv_id=answer.accepted.namesrv_id)
+                _logger.info("registered", address=self.address, namesrv_id=answer.accepted.namesrv_id)
                 self._reader, self.accepted = reader, True
-                self._settle(self._address, "")
+                self._settle(self.address, "")
                 await self._keep_reporting(stream, reader)
         finally:
             self._reader = None
@@ -197,11 +203,11 @@ class NamesrvLink:
                     await stream.done_writing()
                     break
                 change = reader.take()
-                await stream.write(
-                    registry_pb2.RegisterRequest(change=change)
-                    if change is not None
-                    else registry_pb2.RegisterRequest(heartbeat=registry_pb2.Heartbeat())
-                )
+                if change is not None:
+                    await stream.write(registry_pb2.RegisterRequest(change=change))
+                else:
+                    await stream.write(registry_pb2.RegisterRequest(heartbeat=registry_pb2.Heartbeat()))
+                    self.heartbeats += 1
             await answers
         finally:
             answers.cancel()
