@@ -12,6 +12,7 @@ from kourou_broker.log.medium import Medium
 from kourou_broker.log.options import LogOptions
 from kourou_broker.log.worker import Worker, run_in
 from kourou_broker.operations.assignment import Assignments
+from kourou_broker.operations.backlog import Backlogs
 from kourou_broker.operations.backup import Backups
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.dead_letter import DeadLetters
@@ -26,6 +27,7 @@ from kourou_broker.operations.search import Lookup, Search
 from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.send import Sending
 from kourou_broker.operations.snapshots import Snapshots
+from kourou_broker.operations.store_times import StoreTimes
 from kourou_broker.operations.subscription import Context, LeaseNumbers
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.settings import BrokerSettings
@@ -64,6 +66,7 @@ class BrokerCore:
 
     def __init__(self, settings: BrokerSettings, surroundings: Surroundings) -> None:
         clock, medium = surroundings.clock, surroundings.medium
+        began_ms = clock.now_ms()
         state, position, faults = fold.newest(medium)
         for fault in faults:
             _logger.warning("a snapshot is passed over", fault=fault)
@@ -84,6 +87,7 @@ class BrokerCore:
             reader=surroundings.reader,
             background=surroundings.background,
         )
+        self.recovery_ms = clock.now_ms() - began_ms
         self.log.on_failure = surroundings.fatal
         self.traffic = Traffic()
         self.journal = Journal(state, self.log, clock, self.traffic, max_waiting_bytes=settings.max_waiting_bytes)
@@ -112,15 +116,25 @@ class BrokerCore:
         self.assignments = Assignments(self.clients, settings.name)
         times = InvisibleTimes(default_ms=settings.invisible_time_ms)
         self.deliveries = Deliveries(context, self.assignments, times)
-        self._retention = self._build_retention(settings, surroundings, reader)
+        self.backlogs = Backlogs(
+            state, self.deliveries, StoreTimes(self.log, reader), clock, max_pending=settings.max_pending_messages
+        )
+        self.snapshots = Snapshots(
+            self.log,
+            medium,
+            every_bytes=settings.snapshot_every_bytes,
+            fold_to=surroundings.fold_to,
+            in_background=lambda work: run_in(surroundings.background, work),
+        )
+        self._retention = self._build_retention(settings, clock, reader)
         self.backups = Backups(self.log, medium, surroundings.background)
-        self._scrubbing = Scrubbing(self.log, surroundings.scrub, settings.scrub_interval_s)
+        self.scrubbing = Scrubbing(self.log, surroundings.scrub, settings.scrub_interval_s)
         self._tasks: list[asyncio.Task[None]] = []
         self._connect()
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._retention.run()), loop.create_task(self._scrubbing.run())]
+        self._tasks = [loop.create_task(self._retention.run()), loop.create_task(self.scrubbing.run())]
 
     def end_polls(self) -> None:
         """Who waits for messages gets an empty answer: the broker stops."""
@@ -173,23 +187,14 @@ class BrokerCore:
         self.definitions.on_topic = self.topic_changed
         self.definitions.on_group = self.group_changed
 
-    def _build_retention(
-        self, settings: BrokerSettings, surroundings: Surroundings, reader: SectionReader
-    ) -> Retention:
-        snapshots = Snapshots(
-            self.log,
-            surroundings.medium,
-            every_bytes=settings.snapshot_every_bytes,
-            fold_to=surroundings.fold_to,
-            in_background=lambda work: run_in(surroundings.background, work),
-        )
+    def _build_retention(self, settings: BrokerSettings, clock: Clock, reader: SectionReader) -> Retention:
         return Retention(
             state=self.state,
             log=self.log,
             journal=self.journal,
             reader=reader,
-            snapshots=snapshots,
-            clock=surroundings.clock,
+            snapshots=self.snapshots,
+            clock=clock,
             retention_ms=int(settings.retention_hours * 3_600_000),
             retention_bytes=settings.retention_bytes,
             interval_s=settings.retention_interval_s,

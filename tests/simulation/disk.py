@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kourou_broker.log.errors import DataLocked
-from kourou_broker.log.medium import Bytes, SegmentFile
+from kourou_broker.log.medium import Bytes, DiskSpace, SegmentFile
 
 T = TypeVar("T")
 
@@ -218,8 +218,9 @@ class SimMedium:
         self._open().change()
         self._disk.blobs.pop(name, None)
 
-    def free_bytes(self) -> int:
-        return max(0, self._open().capacity_bytes - self._disk.used_bytes())
+    def disk(self) -> DiskSpace:
+        capacity_bytes = self._open().capacity_bytes
+        return DiskSpace(max(0, capacity_bytes - self._disk.used_bytes()), capacity_bytes)
 
     def close(self) -> None:
         if self._disk.opened is self:

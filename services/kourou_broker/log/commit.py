@@ -3,10 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Literal
 
 from kourou_broker.log.medium import Medium
 from kourou_broker.log.worker import Worker
+from kourou_service.metrics.histogram import Histogram
+
+SYNC_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 @dataclass(slots=True)
@@ -47,6 +51,9 @@ class GroupCommit:
         self.written = position
         self.synced = position
         self.failed = False
+        self.groups = 0
+        """How many were sent on their way."""
+        self.sync_times = Histogram(SYNC_BOUNDS_S)
         # How many batches may start a segment: as many as there are spares.
         self._may_create = 0
         self._waiting: list[_Batch] = []
@@ -80,19 +87,22 @@ class GroupCommit:
         if not group or self.failed:
             return
         self._running = True
+        self.groups += 1
         end = self._submitted = group[-1].end
 
-        def work() -> None:
+        def work() -> list[float]:
+            syncs_s: list[float] = []
             for batch in group:
                 if batch.create_bytes:
                     self._medium.create(batch.base, batch.create_bytes)
                 self._medium.append(batch.base, batch.offset, batch.buffers)
                 if self._sync:
-                    self._medium.sync(batch.base)
+                    syncs_s.append(self._timed_sync(batch.base))
+            return syncs_s
 
         if not self._sync:
             self._sync_later(group)
-        self._worker.submit(work, lambda _: self._done(end), self._fail)
+        self._worker.submit(work, lambda syncs_s: self._done(end, syncs_s), self._fail)
 
     def sync_now(self) -> None:
         """With flush "async": make durable what was written."""
@@ -101,13 +111,12 @@ class GroupCommit:
             self._sync_timer = None
         bases, self._unsynced = self._unsynced, []
 
-        def work() -> None:
-            for base in bases:
-                self._medium.sync(base)
+        def work() -> list[float]:
+            return [self._timed_sync(base) for base in bases]
 
         # The worker keeps the order: what was submitted is written when the sync begins.
         end = self._submitted
-        self._worker.submit(work, lambda _: self._synced(end), self._fail)
+        self._worker.submit(work, lambda syncs_s: self._synced(end, syncs_s), self._fail)
 
     def _take(self) -> list[_Batch]:
         waiting = self._waiting
@@ -120,8 +129,14 @@ class GroupCommit:
         self._waiting = []
         return waiting
 
-    def _done(self, end: int) -> None:
+    def _timed_sync(self, base: int) -> float:
+        began_s = perf_counter()
+        self._medium.sync(base)
+        return perf_counter() - began_s
+
+    def _done(self, end: int, syncs_s: list[float]) -> None:
         self._running = False
+        self._count(syncs_s)
         self.written = end
         if self._sync:
             self.synced = end
@@ -136,9 +151,14 @@ class GroupCommit:
         if self._sync_timer is None:
             self._sync_timer = asyncio.get_running_loop().call_later(self._flush_interval_s, self.sync_now)
 
-    def _synced(self, end: int) -> None:
+    def _synced(self, end: int, syncs_s: list[float]) -> None:
+        self._count(syncs_s)
         self.synced = end
         self._on_done()
+
+    def _count(self, syncs_s: list[float]) -> None:
+        for seconds in syncs_s:
+            self.sync_times.observe(seconds)
 
     def _fail(self, error: BaseException) -> None:
         # Never retried: after a failed sync nobody knows what the medium holds, and a second one would say all is well.

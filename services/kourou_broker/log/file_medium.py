@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Lock
 
 from kourou_broker.log.errors import DataLocked
-from kourou_broker.log.medium import Bytes, SegmentFile, segment_name
+from kourou_broker.log.medium import Bytes, DiskSpace, SegmentFile, segment_name
 
 _PAGE_BYTES = 4096
 _ZEROS = mmap.mmap(-1, 2 << 20)  # at a page's start, as O_DIRECT wants it
@@ -172,9 +172,9 @@ class FileMedium:
         self._refuse_if_read_only()
         (self._blobs / name).unlink(missing_ok=True)
 
-    def free_bytes(self) -> int:
+    def disk(self) -> DiskSpace:
         disk = os.statvfs(self._folder)
-        return disk.f_bavail * disk.f_frsize
+        return DiskSpace(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
     def close(self) -> None:
         for file in (*self._write_files.values(), *self._read_files.values()):

@@ -12,7 +12,7 @@ from kourou_broker.log.commit import GroupCommit
 from kourou_broker.log.errors import Dropped, FrameTooLarge, LogFailed, LogFull
 from kourou_broker.log.frame import HEADER_BYTES, MAX_SECTIONS, seal
 from kourou_broker.log.idle_mark import IdleMark
-from kourou_broker.log.medium import Medium
+from kourou_broker.log.medium import DiskSpace, Medium
 from kourou_broker.log.options import LogOptions
 from kourou_broker.log.queue_index import QueueIndex
 from kourou_broker.log.recovery import Apply, Progress, Recovered, Segment, recover
@@ -20,6 +20,7 @@ from kourou_broker.log.sealing import drop_derived
 from kourou_broker.log.section import SECTION_HEADER_BYTES, Entry, Section, SectionKind
 from kourou_broker.log.space import Space
 from kourou_broker.log.worker import Worker, run_in
+from kourou_service.metrics.histogram import Histogram
 
 # The end of the last segment that a full disk leaves is kept for records that free space.
 _FREEING_RESERVE_BYTES = 1 << 20
@@ -93,7 +94,9 @@ class Log:
         self._chain = found.chain
         # The chain at the end of segments whose index is not sealed yet.
         self._chains = found.chains
-        self.next_position = self._durable = found.segments[-1].end
+        self.next_position = self._durable = self._began_at = found.segments[-1].end
+        self.frames = 0
+        """How many were appended."""
         self._cache = TailCache(options.cache_bytes)
         sealed = [segment.base for segment in found.segments[:-1]]
         self._index = QueueIndex(medium, found.active, sealed, found.unsealed, options.open_indexes)
@@ -157,6 +160,28 @@ class Log:
         """Of new segments; a frame has to fit into one."""
         return self._options.segment_bytes
 
+    # Figures
+
+    @property
+    def appended_bytes(self) -> int:
+        """By this process."""
+        return self.next_position - self._began_at
+
+    @property
+    def groups(self) -> int:
+        """Groups of frames that were written together."""
+        return self._commit.groups
+
+    @property
+    def sync_times(self) -> Histogram:
+        """How long each sync took, seconds."""
+        return self._commit.sync_times
+
+    @property
+    def disk(self) -> DiskSpace:
+        """As it was seen last: it is looked at every second."""
+        return self._space.disk
+
     # Writing
 
     def append(self, sections: Sequence[Section], stored_ms: int, *, freeing: bool = False) -> Appended:
@@ -183,6 +208,7 @@ class Log:
         segment = self._segments[-1]
         self._chain = sealed.crc
         self.next_position = end
+        self.frames += 1
         self._idle_mark.needed = bool(sections)
         segment.enter(end, stored_ms)
         self._cache.add(position + HEADER_BYTES, sealed.body)
@@ -205,6 +231,10 @@ class Log:
     def find(self, topic: int, queue: int, offset: int) -> Entry | None:
         """The MESSAGES section that holds the queue offset, or the first one after it."""
         return self._index.find(topic, queue, offset)
+
+    def find_active(self, topic: int, queue: int, offset: int) -> Entry | None:
+        """The same as `find`, if the active segment has it: that takes no time."""
+        return self._index.find_active(topic, queue, offset)
 
     def find_time(self, topic: int, queue: int, ms: int) -> int | None:
         """The queue offset of the first section stored at `ms` or later."""

@@ -13,6 +13,13 @@ class SegmentFile(NamedTuple):
     size_bytes: int
 
 
+class DiskSpace(NamedTuple):
+    """Of the disk below a medium, bytes: what can still be written beyond what is prepared, and its size."""
+
+    free_bytes: int
+    size_bytes: int
+
+
 class Medium(Protocol):
     """Pre-written segments, and small named blobs. All calls block; all raise OSError when the medium fails.
 
@@ -94,8 +101,8 @@ class Medium(Protocol):
         """Delete a blob; no error if there is none."""
         ...
 
-    def free_bytes(self) -> int:
-        """What can still be written beyond what is prepared."""
+    def disk(self) -> DiskSpace:
+        """The space on the disk, looked up now."""
         ...
 
     def close(self) -> None:

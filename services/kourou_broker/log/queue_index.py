@@ -89,6 +89,11 @@ class QueueIndex:
             return rows.entry(0)
         return entry
 
+    def find_active(self, topic: int, queue: int, offset: int) -> Entry | None:
+        """The section that holds the offset, if the active segment has it."""
+        rows = self._active.rows(queue_key(topic, queue))
+        return rows.find(offset) if rows is not None and rows.bases[0] <= offset else None
+
     def find_time(self, topic: int, queue: int, ms: int, base: int) -> int | None:
         """The first offset stored at `ms` or later; `base`: the first segment that has a frame stored then or later."""
         key = queue_key(topic, queue)

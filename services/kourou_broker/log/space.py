@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from kourou_broker.log.medium import Medium
+from kourou_broker.log.medium import DiskSpace, Medium
 from kourou_broker.log.options import LogOptions
 from kourou_broker.log.worker import Worker
 
@@ -21,6 +21,8 @@ class Space:
         self._preparing = False
         self._full = False
         self._low = False
+        self.disk = DiskSpace(0, 0)
+        """As it was seen last."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -55,7 +57,7 @@ class Space:
             spares = []
         for _ in spares:
             self._add()
-        self._low = self._medium.free_bytes() < self._options.disk_watermark_bytes
+        self._see(self._medium.disk())
         self._prepare()
         self._watch()
 
@@ -70,12 +72,16 @@ class Space:
             self._timer = asyncio.get_running_loop().call_later(self._options.space_check_interval_s, self._check)
 
     def _check(self) -> None:
-        self._background.submit(self._medium.free_bytes, self._checked, self._check_failed)
+        self._background.submit(self._medium.disk, self._checked, self._check_failed)
 
-    def _checked(self, free_bytes: int) -> None:
-        self._low = free_bytes < self._options.disk_watermark_bytes
+    def _checked(self, disk: DiskSpace) -> None:
+        self._see(disk)
         self._prepare()
         self._watch()
+
+    def _see(self, disk: DiskSpace) -> None:
+        self.disk = disk
+        self._low = disk.free_bytes < self._options.disk_watermark_bytes
 
     def _check_failed(self, _: BaseException) -> None:
         self._low = True

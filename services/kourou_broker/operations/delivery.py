@@ -8,6 +8,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations import receipt
 from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.clients import Client
+from kourou_broker.operations.due_leases import before_deadline
 from kourou_broker.operations.poll import Delivery, Poll
 from kourou_broker.operations.subscription import Context, Subscription
 from kourou_broker.state import Fate
@@ -36,6 +37,7 @@ class Deliveries:
         self._times = times
         self._by_topic: dict[int, dict[int, Subscription]] = {}
         self._owners: dict[tuple[int, int], dict[int, str] | None] = {}
+        self.parked_polls = 0
 
     async def receive(self, group: Group, topic: Topic, client: Client, poll: Poll, wait_s: float) -> list[Delivery]:
         """Up to batch_size messages; empty when none came within wait_s."""
@@ -47,6 +49,7 @@ class Deliveries:
             await asyncio.sleep(min(wait_s, _NOT_OWNER_WAIT_S))
             return []
         subscription.park(poll)
+        self.parked_polls += 1
         timer = asyncio.get_running_loop().call_later(wait_s, subscription.expire, poll)
         try:
             return await poll.answer
@@ -55,6 +58,7 @@ class Deliveries:
                 subscription.give_back(poll.answer.result(), poll.attempt_id)
             raise
         finally:
+            self.parked_polls -= 1
             timer.cancel()
             subscription.leave(poll)
             poll.answer.cancel()
@@ -173,6 +177,11 @@ class Deliveries:
         """The member that a queue of this broker belongs to; empty when the group shares or nobody has it."""
         owners = self._owners_of(group, topic)
         return "" if owners is None else owners.get(queue, "")
+
+    def is_lent(self, group: int, topic: int) -> Callable[[Lease, int], bool]:
+        """-> what tells whether a lease of the group on the topic holds its messages at a time (ms)."""
+        subscription = self._by_topic.get(topic, {}).get(group)
+        return before_deadline if subscription is None else subscription.due.is_lent
 
     def _owners_of(self, group: Group, topic: Topic) -> dict[int, str] | None:
         key = (group.id, topic.id)

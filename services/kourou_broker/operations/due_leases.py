@@ -10,6 +10,10 @@ MAX_RENEWAL_MS = 3 * 3_600_000
 _COMPACT_FROM = 1024
 
 
+def before_deadline(lease: Lease, now_ms: int) -> bool:
+    return lease.deadline_ms > now_ms
+
+
 class DueLeases:
     """A lease whose messages were settled leaves when it comes up, or when too many such ones have gathered."""
 
@@ -33,6 +37,14 @@ class DueLeases:
         """The next lease of the queue whose time has come."""
         heap = self._heaps.get(queue)
         return heappop(heap)[2] if heap and heap[0][0] <= now_ms else None
+
+    def is_lent(self, lease: Lease, now_ms: int) -> bool:
+        """Whether the lease's messages are with its client, as far as the broker knows; else they are due."""
+        if lease in self._given_back:
+            return False
+        if lease.auto_renew:
+            return self._may_live(lease.client_id) and now_ms <= lease.deadline_ms + MAX_RENEWAL_MS
+        return before_deadline(lease, now_ms)
 
     def renews(self, lease: Lease, now_ms: int) -> bool:
         """Whether the lease goes on past its deadline, because its client lives and still has the messages."""

@@ -263,7 +263,7 @@ class Journal:
     def _count(self, section: Section, bodies: list[bytes]) -> None:
         self._traffic.stored += section.count
         size_bytes = len(section.payload) - section.count * MESSAGE_ROW.size
-        self._traffic.of_topic(section.topic, section.type).add(bodies, size_bytes)
+        self._traffic.of_topic(section.topic).add(bodies, size_bytes)
 
     def _emit_acks(self) -> None:
         for (progress, fate), offsets in self._acks.items():

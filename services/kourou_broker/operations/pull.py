@@ -17,6 +17,7 @@ class Pulling:
         self._traffic = traffic
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._closed = False
+        self.parked_polls = 0
 
     async def pull(
         self, group: Group, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float
@@ -60,9 +61,11 @@ class Pulling:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters = self._waiting.setdefault(queue.topic.id, set())
         waiters.add(waiter)
+        self.parked_polls += 1
         try:
             await asyncio.wait_for(waiter, wait_s)
         except TimeoutError:
             pass
         finally:
+            self.parked_polls -= 1
             waiters.discard(waiter)

@@ -18,6 +18,8 @@ class Scrubbing:
         self._scrub = scrub
         self._interval_s = interval_s
         self._last = -1
+        self.damaged: set[int] = set()
+        """The bases of segments that were found damaged."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -37,5 +39,6 @@ class Scrubbing:
         damage = await self._scrub(base)
         self._last = base
         if damage is not None:
+            self.damaged.add(base)
             _logger.error("a sealed segment is damaged: what it holds may be unreadable", damage=damage)
         return damage

@@ -4,7 +4,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from kourou_broker.log.log import Log
-from kourou_broker.log.section import MESSAGE_ROW, Entry, Section, parse_section
+from kourou_broker.log.section import MESSAGE_ROW, SECTION_HEADER_BYTES, Entry, Section, parse_section
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Queue
 
@@ -87,6 +87,15 @@ class SectionReader:
             return None
         section = self.cached(entry) or await self.read(entry)
         return section.message(offset - entry.base)
+
+    async def stored_ms(self, queue: Queue, offset: int) -> int | None:
+        """When the message at the offset, or the first one after it, was stored; None if nothing is there."""
+        copy = queue.carried.get(offset)
+        if copy is not None and offset < queue.first_offset:
+            payload = await self._log.read(copy.position + SECTION_HEADER_BYTES, records.CARRY_HEAD_BYTES)
+            return records.carried_ms(payload)
+        entry = self._log.find(queue.topic.id, queue.id, offset)
+        return None if entry is None else entry.stored_ms
 
     @staticmethod
     def _section(data: bytes, position: int, stored_ms: int) -> MessageSection:

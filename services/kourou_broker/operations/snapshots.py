@@ -36,6 +36,11 @@ class Snapshots:
         """Segments that end at or below this position are needed by no generation."""
         return self._positions[fold.GENERATIONS - 1] if len(self._positions) >= fold.GENERATIONS else 0
 
+    @property
+    def newest(self) -> int:
+        """The log position of the newest one: a start reads the log from there on."""
+        return self._positions[0] if self._positions else 0
+
     async def take_if_due(self) -> None:
         ends = self._sealed_ends()
         if ends and ends[-1] - (self._positions[0] if self._positions else 0) >= self._every_bytes:

@@ -63,7 +63,7 @@ class Subscription:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._polls: list[Poll] = []
-        self._due = DueLeases(context.may_live, context.numbers.incarnation)
+        self.due = DueLeases(context.may_live, context.numbers.incarnation)
         self._fresh = MatchingReader(context.reader)
         self._attempts = Attempts(self._holds)
         self._traffic = context.traffic.of_group(group.id, topic.id)
@@ -74,7 +74,7 @@ class Subscription:
         self._timer: asyncio.TimerHandle | None = None
         for progress in context.state.progress_of(group, topic):
             for lease, _offsets in progress.leases():
-                self._due.watch(progress.queue, lease)
+                self.due.watch(progress.queue, lease)
 
     def park(self, poll: Poll) -> None:
         """The poll's answer is set as soon as there is a message for it; who gave it up calls `leave`."""
@@ -103,7 +103,7 @@ class Subscription:
 
     def client_gone(self, client_id: str) -> None:
         """What the client was to keep while it lived is due now."""
-        self._due.client_gone(client_id, self._context.clock.now_ms())
+        self.due.client_gone(client_id, self._context.clock.now_ms())
         self.wake()
 
     def give_back(self, deliveries: Iterable[Delivery], attempt_id: str) -> None:
@@ -111,7 +111,7 @@ class Subscription:
         wait_ms = _REPEAT_WAIT_MS if attempt_id else 0
         at_ms = self._context.clock.now_ms() + wait_ms
         for queue, lease in {(delivery.queue.id, delivery.lease) for delivery in deliveries}:
-            self._due.give_back(queue, lease, at_ms)
+            self.due.give_back(queue, lease, at_ms)
         self.wake()
 
     def end_polls(self, lost: Callable[[Poll], bool]) -> None:
@@ -160,7 +160,7 @@ class Subscription:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        earliest_ms = self._due.earliest_ms
+        earliest_ms = self.due.earliest_ms
         if self._polls and earliest_ms is not None:
             delay_s = max(0.001, (earliest_ms - self._context.clock.now_ms()) / 1000)
             self._timer = self._loop.call_later(delay_s, self.wake)
@@ -193,7 +193,7 @@ class Subscription:
 
     async def _take_due(self, queue: Queue, poll: Poll, batch: Batch) -> None:
         """Messages whose lease has run out, once more; past the group's attempts they become dead letters."""
-        context, due = self._context, self._due
+        context, due = self._context, self.due
         progress = context.state.progress.get((self.group.id, self.topic.id, queue.id))
         while progress is not None and not batch.full and not poll.answer.done():
             now_ms = context.clock.now_ms()
@@ -260,8 +260,8 @@ class Subscription:
         progress = self._context.state.progress[self.group.id, self.topic.id, queue.id]
         held = next((progress.pending[offset] for offset in lease.offsets if offset in progress.pending), lease)
         if lease.offsets:
-            self._due.watch(queue.id, held)
-            self._due.forget(queue.id, len(progress.pending), lambda lease: bool(_held(progress, lease)))
+            self.due.watch(queue.id, held)
+            self.due.forget(queue.id, len(progress.pending), lambda lease: bool(_held(progress, lease)))
         return [Delivery(queue, message, held) for message in messages]
 
     def _count(self, deliveries: list[Delivery]) -> None:

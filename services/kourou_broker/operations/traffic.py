@@ -7,12 +7,14 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 
+from kourou_service.metrics.histogram import Histogram
+
 SIZE_BOUNDS_BYTES = (1 << 10, 4 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20)
-"""Sizes of messages are told apart by these, as RocketMQ does: up to the first, up to the second, …, over the last."""
+"""RocketMQ's buckets."""
 
 
 class TopicTraffic:
-    """What came into a topic, of one message type."""
+    """What came into a topic."""
 
     __slots__ = ("messages", "size_bytes", "sizes")
 
@@ -20,19 +22,21 @@ class TopicTraffic:
         self.messages = 0
         self.size_bytes = 0
         """Of whole messages, as they are stored."""
-        self.sizes = [0] * (len(SIZE_BOUNDS_BYTES) + 1)
-        """How many are of which size, by SIZE_BOUNDS_BYTES."""
+        self.sizes = Histogram(SIZE_BOUNDS_BYTES)
 
     def add(self, messages: Sequence[bytes], size_bytes: int) -> None:
+        """size_bytes: of all of them."""
         self.messages += len(messages)
         self.size_bytes += size_bytes
+        self.sizes.sum += size_bytes
+        counts = self.sizes.counts
         lengths = [*map(len, messages)]
         smallest, largest = bisect_left(SIZE_BOUNDS_BYTES, min(lengths)), bisect_left(SIZE_BOUNDS_BYTES, max(lengths))
-        if smallest == largest:
-            self.sizes[smallest] += len(messages)
+        if smallest == largest:  # as nearly always
+            counts[smallest] += len(messages)
         else:
             for length in lengths:
-                self.sizes[bisect_left(SIZE_BOUNDS_BYTES, length)] += 1
+                counts[bisect_left(SIZE_BOUNDS_BYTES, length)] += 1
 
 
 class GroupTraffic:
@@ -56,14 +60,13 @@ class Traffic:
         self.delivered = 0
         self.refused_sends: Counter[int] = Counter()
         """Calls by the code that they were refused with."""
-        self.topics: dict[tuple[int, int], TopicTraffic] = {}
-        """By topic id and message type."""
+        self.topics: dict[int, TopicTraffic] = {}
+        """By topic id."""
         self.groups: dict[tuple[int, int], GroupTraffic] = {}
         """By group id and topic id."""
 
-    def of_topic(self, topic: int, type_: int) -> TopicTraffic:
-        key = (topic, type_)
-        return self.topics.get(key) or self.topics.setdefault(key, TopicTraffic())
+    def of_topic(self, topic: int) -> TopicTraffic:
+        return self.topics.get(topic) or self.topics.setdefault(topic, TopicTraffic())
 
     def of_group(self, group: int, topic: int) -> GroupTraffic:
         key = (group, topic)
@@ -71,8 +74,7 @@ class Traffic:
 
     def forget_topic(self, topic: int) -> None:
         """The topic was deleted."""
-        for key in [key for key in self.topics if key[0] == topic]:
-            del self.topics[key]
+        self.topics.pop(topic, None)
         for key in [key for key in self.groups if key[1] == topic]:
             del self.groups[key]
 

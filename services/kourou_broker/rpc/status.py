@@ -43,7 +43,7 @@ class BrokerStatus:
             log_first_position=self._log.first_position,
             log_durable_position=self._log.durable_position,
             log_next_position=self._log.next_position,
-            disk_free_bytes=self._medium.free_bytes(),
+            disk_free_bytes=self._medium.disk().free_bytes,
             disk_full=not self._log.writable_messages,
             refused_reason=self._sending.refused_reason,
             clients=len(self._clients),

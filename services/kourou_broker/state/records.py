@@ -44,6 +44,7 @@ _GROUP = struct.Struct("<I")
 _TRIM_ROW = struct.Struct("<IIQ")
 _TRIM_HEAD = struct.Struct("<Q")
 _CARRY = struct.Struct("<Q")
+CARRY_HEAD_BYTES = _CARRY.size
 
 
 @dataclass(slots=True, eq=False)
@@ -134,4 +135,9 @@ def carry(topic_id: int, queue: int, at: int, stored_ms: int, row: bytes, body: 
 
 def read_carry(section: Section) -> tuple[int, bytes]:
     """-> when the message was first stored (ms), its payload in the form of a MESSAGES section of one."""
-    return _CARRY.unpack_from(section.payload)[0], section.payload[_CARRY.size :]
+    return carried_ms(section.payload), section.payload[CARRY_HEAD_BYTES:]
+
+
+def carried_ms(payload: bytes) -> int:
+    """When a carried message was first stored, by the first CARRY_HEAD_BYTES of the record's payload."""
+    return _CARRY.unpack_from(payload)[0]

@@ -6,13 +6,13 @@ import pytest
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
-from kourou_broker.operations.traffic import SIZE_BOUNDS_BYTES, GroupTraffic, TopicTraffic, Traffic
+from kourou_broker.operations.traffic import GroupTraffic, TopicTraffic, Traffic
 from kourou_broker.state.definitions import Name
 from tests.unit.broker.alone import MIB, Broker, handle, message, simulated
 
 
 def of_topic(broker: Broker, name: str = "orders") -> TopicTraffic:
-    return broker.core.traffic.of_topic(broker.core.state.topics[Name("", name)].id, definition_pb2.NORMAL)
+    return broker.core.traffic.of_topic(broker.core.state.topics[Name("", name)].id)
 
 
 def of_group(broker: Broker) -> GroupTraffic:
@@ -125,8 +125,7 @@ async def test_the_deleted_are_forgotten() -> None:
     ],
 )
 def test_sizes_fall_into_their_buckets(lengths: list[int], sizes: list[int]) -> None:
-    traffic = Traffic().of_topic(1, definition_pb2.NORMAL)
+    traffic = Traffic().of_topic(1)
     traffic.add([bytes(length) for length in lengths], sum(lengths))
-    assert traffic.sizes == sizes
-    assert len(sizes) == len(SIZE_BOUNDS_BYTES) + 1
-    assert traffic.size_bytes == sum(lengths)
+    assert traffic.sizes.counts == sizes
+    assert traffic.sizes.sum == traffic.size_bytes == sum(lengths)
