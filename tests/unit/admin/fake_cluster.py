@@ -97,7 +97,12 @@ class FakeNetwork:
     def _name_server(self, path: str, request: Any) -> Message:
         if path == routing_rpc.LIST_BROKERS.path:
             infos = [
-                routing_pb2.BrokerInfo(name=broker.name, endpoints=endpoints_of(broker.address), connected=True)
+                routing_pb2.BrokerInfo(
+                    name=broker.name,
+                    endpoints=endpoints_of(broker.address),
+                    permission=v2.READ_WRITE,
+                    connected=True,
+                )
                 for broker in self.brokers.values()
             ]
             return routing_pb2.ListBrokersResponse(status=OK, brokers=infos)

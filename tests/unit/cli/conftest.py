@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from kourou.cli.app import app
 from kourou.transport import Reply, RpcError
 from kourou_admin.brokers import Brokers
 from kourou_admin.copies import GroupCopies, TopicCopies
+from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
 from kourou_admin.messages import Messages
 from kourou_admin.progress import Progress
 from kourou_admin.rpc import open_door
+from kourou_admin.spreading import Spreading
 from kourou_admin.topics import Topics
 from kourou_service.metrics.calls import CallMeters
 from tests.unit.admin.fake_cluster import FakeClock, FakeNetwork
@@ -44,11 +47,14 @@ class InMemoryAdmin:
         self.handlers: dict[str, Any] = {}
         self.meters = CallMeters()
         cluster, clock = network.cluster(), FakeClock()
+        topics, groups = TopicCopies(cluster), GroupCopies(cluster)
         open_door(
             self,  # type: ignore[arg-type]
-            Topics(cluster, TopicCopies(cluster), clock),
-            Groups(GroupCopies(cluster), clock),
+            Topics(cluster, topics, clock),
+            Spreading(cluster, topics, groups),
+            Groups(groups, clock),
             Brokers(cluster),
+            Draining(cluster, topics),
             Progress(cluster),
             Messages(cluster, clock),
         )
@@ -56,10 +62,30 @@ class InMemoryAdmin:
     def unary(self, path: str, handler: Any) -> None:
         self.handlers[path] = handler
 
+    def stream(self, path: str, handler: Any) -> None:
+        self.handlers[path] = handler
+
     async def ask(self, path: str, request: bytes) -> bytes:
         call = FakeCall()
         self.handlers[path](request, call)
         return await call.answer
+
+
+class FakeStream:
+    """The server's side of a stream; what it sends is gathered."""
+
+    method, peer, cancelled = "", "", False
+
+    def __init__(self, request: bytes) -> None:
+        self.metadata: dict[str, str] = {}
+        self._request = request
+        self.sent: list[bytes] = []
+
+    async def receive(self) -> bytes:
+        return self._request
+
+    async def send(self, response: bytes) -> None:
+        self.sent.append(response)
 
 
 class InMemoryTransport:
@@ -79,6 +105,14 @@ class InMemoryChannel:
     async def unary(self, method: Any, request: Message, *, timeout_s: float, metadata: object = ()) -> Reply[Any]:
         answer = await self._service.ask(method.path, request.SerializeToString())
         return Reply(method.response.FromString(answer), {})
+
+    async def server_stream(
+        self, method: Any, request: Message, *, timeout_s: float, metadata: object = ()
+    ) -> AsyncGenerator[Any, None]:
+        stream = FakeStream(request.SerializeToString())
+        await self._service.handlers[method.path](stream)
+        for answer in stream.sent:
+            yield method.response.FromString(answer)
 
 
 class Command:

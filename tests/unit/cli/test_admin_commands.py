@@ -197,3 +197,32 @@ def test_routes_clients_and_permissions(kourou: Command) -> None:
 
 def test_version(kourou: Command) -> None:
     assert kourou.ok("--version").startswith("kourou 0.")
+
+
+def test_a_topic_is_spread(kourou: Command) -> None:
+    kourou.ok("topic", "create", "flights", "--broker", "broker-a")
+    kourou.ok("topic", "create", "everywhere")
+    kourou.ok("group", "create", "readers")
+    kourou.brokers["broker-b"].groups.clear()
+    assert kourou.ok("topic", "spread", "--topic", "everywhere") == "every topic is there already\n"
+    # The groups came along, before any queue did.
+    assert "readers" in kourou.brokers["broker-b"].groups
+    assert kourou.ok("topic", "spread") == "1 of 2 topics came to more brokers\n"
+    topic = json.loads(kourou.ok("topic", "show", "flights", "--json"))
+    assert (topic["brokers"], topic["differing_brokers"]) == (["broker-a", "broker-b"], [])
+
+
+def test_spreading_says_what_cannot_be_done(kourou: Command) -> None:
+    assert "no topic yet" in kourou("topic", "spread").stderr
+    kourou.ok("topic", "create", "flights", "--broker", "broker-a")
+    for args, reason in (
+        (("--topic", "other"), "there is no topic other"),
+        (("--topic", "a b"), "has a character other than"),
+        (("--broker", "broker-x"), "there is no broker 'broker-x'"),
+    ):
+        result = kourou("topic", "spread", *args)
+        assert (result.exit_code, reason in result.stderr) == (1, True), result.stderr
+    kourou.brokers["broker-b"].down = True
+    result = kourou("topic", "spread")
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.stderr

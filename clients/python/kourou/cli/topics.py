@@ -104,19 +104,19 @@ def spread(
 ) -> None:
     """Put topics on brokers that do not have them, as after a shard was added. Ctrl-C and again does no harm."""
     request = SpreadTopicsRequest(topics=[resource(name) for name in topic or []], brokers=broker or [])
-    failed: list[Outcome] = []
+    failed: dict[str, Outcome] = {}
     added = 0
     with Bar("topics") as bar:
 
         def on_report(report: SpreadTopicsResponse) -> None:
             nonlocal added
             added += any(outcome.status.code == Code.OK for outcome in report.outcomes)
-            failed.extend(outcome for outcome in report.outcomes if outcome.status.code != Code.OK)
+            failed.update({outcome.broker: outcome for outcome in report.outcomes if outcome.status.code != Code.OK})
             bar.show(report.done, report.total, shown(report.topic))
 
         admin_service.follow(admin, admin_rpc.SPREAD_TOPICS, request, on_report)
     print(f"{added} of {bar.total} topics came to more brokers" if added else "every topic is there already")
-    admin_service.refuse_partial(failed[:1], "kourou topic spread")
+    admin_service.refuse_partial(failed.values(), "kourou topic spread")
 
 
 @app.command()
