@@ -10,7 +10,8 @@ import structlog
 
 from kourou_admin.service import Admin
 from kourou_admin.settings import AdminSettings
-from kourou_service.process import configure_logging, run_process
+from kourou_service.logs import configure_logging
+from kourou_service.process import run_process
 
 _logger = structlog.stdlib.get_logger("kourou_admin")
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from kourou_broker.log.errors import LogError
 from kourou_broker.service import Broker
 from kourou_broker.settings import BrokerSettings
-from kourou_service.process import UserError, configure_logging, run_process
+from kourou_service.logs import configure_logging
+from kourou_service.process import UserError, run_process
 
 
 def main(args: Sequence[str]) -> int:

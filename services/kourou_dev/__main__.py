@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from kourou_dev.greeting import greeting
 from kourou_dev.service import LocalCluster
 from kourou_dev.settings import DevSettings
-from kourou_service.process import configure_logging, run_process
+from kourou_service.logs import configure_logging
+from kourou_service.process import run_process
 
 
 def main(args: Sequence[str]) -> int:

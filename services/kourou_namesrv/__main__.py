@@ -8,7 +8,8 @@ import structlog
 
 from kourou_namesrv.service import NameServer
 from kourou_namesrv.settings import NamesrvSettings
-from kourou_service.process import configure_logging, run_process
+from kourou_service.logs import configure_logging
+from kourou_service.process import run_process
 
 _logger = structlog.stdlib.get_logger("kourou_namesrv")
 

@@ -4,13 +4,21 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from kourou_service.listener import DEFAULT_NAME, AddressSetting, HostPort, Listener, ListenersSetting
-from kourou_service.settings import ServiceSettings
+from kourou_service.listener import (
+    DEFAULT_NAME,
+    AddressSetting,
+    HostPort,
+    Listener,
+    ListenersSetting,
+    OptionalAddressSetting,
+)
+from kourou_service.settings import ClusterSetting, ServiceSettings
 
 
 class NamesrvSettings(ServiceSettings):
     command: ClassVar[str] = "namesrv"
 
+    cluster: ClusterSetting = Field(default="kourou", description="The cluster's name, in metrics and traces.")
     listeners: ListenersSetting = Field(
         default=(Listener.parse(f"{DEFAULT_NAME}=127.0.0.1:8081"),),
         description="Where clients find their access point: name=bind[/advertised], several separated by commas. "
@@ -26,6 +34,9 @@ class NamesrvSettings(ServiceSettings):
     forward_listener: str = Field(
         default="",
         description="The brokers' listener by which this NameServer itself reaches them; empty: the fallback listener.",
+    )
+    metrics_listen: OptionalAddressSetting = Field(
+        default=HostPort("127.0.0.1", 5558), description="Where /metrics and /health are, host:port; empty: nowhere."
     )
     scan_interval_s: float = Field(default=10.0, gt=0, description="How often silent brokers are looked for, seconds.")
     eviction_s: float = Field(

@@ -103,6 +103,10 @@ def _parse_address(value: object) -> object:
     return HostPort.parse(value) if isinstance(value, str) else value
 
 
+def _parse_optional_address(value: object) -> object:
+    return None if value == "" else _parse_address(value)
+
+
 def _check_targets(targets: tuple[str, ...]) -> tuple[str, ...]:
     for target in targets:
         if not HostPort.parse(target).port:
@@ -114,6 +118,8 @@ TargetsSetting = Annotated[StringList, AfterValidator(_check_targets)]
 """Addresses "host:port" of others, as they are given: names are resolved again and again."""
 ListenersSetting = Annotated[tuple[Listener, ...], NoDecode, BeforeValidator(_parse_listeners)]
 AddressSetting = Annotated[HostPort, NoDecode, BeforeValidator(_parse_address)]
+OptionalAddressSetting = Annotated[HostPort | None, NoDecode, BeforeValidator(_parse_optional_address)]
+"""Empty for none."""
 
 
 def endpoints_of(addresses: Sequence[HostPort]) -> v2.Endpoints:

@@ -1,15 +1,13 @@
-"""A service as a process: one event loop until SIGINT or SIGTERM, logging, exit codes, errors a user can read.
+"""A service as a process: one event loop until SIGINT or SIGTERM, exit codes, errors a user can read.
 
 Exit codes: 0 a clean stop, 1 the service cannot run (a port is taken, the data folder is locked), 2 a setting is
 wrong, 70 a fault of ours (with a traceback in the log).
 """
 
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Literal
 
 import structlog
 
@@ -42,30 +40,6 @@ def run_process(name: str, service: Service) -> int:
         structlog.get_logger(name).exception("stopped by a fault")
         return INTERNAL_FAULT
     return 0
-
-
-def configure_logging(level: str, log_format: Literal["auto", "terminal", "json"]) -> None:
-    """One line for each event, on stderr: for people on a terminal, as JSON for machines."""
-    terminal = log_format == "terminal" or (log_format == "auto" and sys.stderr.isatty())
-    processors: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=not terminal),
-    ]
-    if terminal:
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
-    else:
-        # Without the values of variables: they may hold messages, which are nobody's business.
-        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        processors += [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    # Libraries log by the standard module; theirs are warnings at most.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
 
 
 async def _until_signalled(service: Service) -> None:

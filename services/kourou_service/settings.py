@@ -29,6 +29,7 @@ def split_commas(value: object) -> object:
 
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
 """Several values: separated by commas in flags and the environment, a list in the file."""
+ClusterSetting = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 
 
 class ServiceSettings(BaseSettings):
@@ -50,6 +51,9 @@ class ServiceSettings(BaseSettings):
     )
     engine: Literal["auto", "queue", "aio"] = Field(
         default="auto", description="The server engine; auto: the completion queue, or grpc.aio where that cannot run."
+    )
+    metrics_max_series: int = Field(
+        default=10_000, ge=1, description="Sets of labels shown of each metric; what is beyond is summed into `*`."
     )
     stop_grace_s: float = Field(
         default=5.0, ge=0, description="How long a stop waits for the calls that are running, seconds."

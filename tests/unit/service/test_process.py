@@ -10,7 +10,8 @@ import pytest
 
 BODY = """
 import asyncio, sys
-from kourou_service.process import UserError, configure_logging, run_process
+from kourou_service.logs import configure_logging
+from kourou_service.process import UserError, run_process
 
 async def service(stop):
     configure_logging("info", "json")
