@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import structlog
 
@@ -13,11 +12,11 @@ from kourou.transport import GrpcTransport, Transport
 from kourou.wire import Wire, new_client_id
 from kourou_admin.brokers import Brokers
 from kourou_admin.cluster import Cluster
-from kourou_admin.copies import Copies, GroupCopies, TopicCopies
+from kourou_admin.copies import GroupCopies, TopicCopies
 from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
+from kourou_admin.levelling import Levelling
 from kourou_admin.messages import Messages
-from kourou_admin.outcomes import succeeded
 from kourou_admin.progress import Progress
 from kourou_admin.rpc import open_door
 from kourou_admin.settings import AdminSettings
@@ -27,7 +26,6 @@ from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import EngineOptions, create_engine
 from kourou_service.engine.health import serve_health
 from kourou_service.engine.reflection import serve_reflection
-from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
 
@@ -44,7 +42,7 @@ class Admin:
         self._name_servers = NameServers(list(settings.namesrv), wire)
         cluster = Cluster(wire, self._name_servers, timeout_s=settings.call_timeout_s)
         topics, groups = TopicCopies(cluster), GroupCopies(cluster)
-        self._copies: tuple[Copies[Any], ...] = (topics, groups)
+        self._levelling = Levelling(cluster, (topics, groups), settings.level_interval_s)
         clock = clock or SystemClock()
         self._engine = create_engine(settings.engine, EngineOptions(max_concurrent_calls=settings.max_calls))
         open_door(
@@ -67,7 +65,7 @@ class Admin:
         """Raises OSError when the port is taken."""
         self.addresses = (self._engine.listen(str(self._settings.listen)),)
         await self._engine.start()
-        self._leveller = asyncio.create_task(self._keep_level())
+        self._leveller = asyncio.create_task(self._levelling.run())
 
     async def stop(self) -> None:
         if self._leveller is not None:
@@ -77,19 +75,3 @@ class Admin:
         await self._name_servers.close()
         if self._own_transport is not None:
             await self._own_transport.close()
-
-    async def _keep_level(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.level_interval_s)
-            for copies in self._copies:
-                try:
-                    outcomes = await copies.level()
-                except Refused as problem:
-                    _logger.debug("definitions not compared", reason=problem.message)
-                    continue
-                except Exception:
-                    _logger.exception("comparing definitions failed; it is tried again")
-                    continue
-                for outcome in outcomes:
-                    if succeeded(outcome):
-                        _logger.info("a broker was brought up to date", broker=outcome.broker)
