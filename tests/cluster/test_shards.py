@@ -161,3 +161,49 @@ async def test_a_broker_that_serves_is_not_stopped(cluster: Cluster, operator: O
     for args in (("broker", "drain", "nobody"), ("topic", "spread", "--broker", "nobody")):
         assert "there is no broker 'nobody'" in await kourou(cluster, *args, code=1)
     assert "there is no topic" in await kourou(cluster, "topic", "spread", "--topic", "nothing", code=1)
+
+
+async def test_a_broker_that_was_away_is_brought_up_to_date_and_resurrects_nothing(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = new_cluster()
+    a, b = cluster.brokers
+    async with Operator(cluster) as operator:
+        for topic in ("deleted", "changed", "again"):
+            await operator.create_topic(topic, QUEUES)
+        for group in ("deleted-group", "changed-group"):
+            await kourou(cluster, "group", "create", group)
+        b.end()
+        for args in (
+            ("topic", "delete", "deleted", "--yes"),
+            ("topic", "change", "changed", "--queues", "3", "--permission", "read"),
+            ("topic", "delete", "again", "--yes"),
+            ("topic", "create", "again", "--queues", "1"),
+            ("group", "delete", "deleted-group", "--yes"),
+            ("group", "change", "changed-group", "--max-attempts", "3"),
+            ("group", "create", "new-group"),
+        ):
+            await kourou(cluster, *args)
+        b.start()
+        cluster.wait_until_registered(b)
+
+        async def level() -> bool:
+            topics = await operator.ask(b.address, broker_rpc.LIST_TOPICS, broker_pb2.ListTopicsRequest())
+            groups = await operator.ask(b.address, broker_rpc.LIST_GROUPS, broker_pb2.ListGroupsRequest())
+            held = {topic.name.name: (topic.queues, topic.permission) for topic in topics.topics if not topic.deleted}
+            attempts = {group.name.name: group.retry.max_attempts for group in groups.groups if not group.deleted}
+            # The second `again` was made for the brokers that were there: it is another topic with the same name.
+            assert held.keys() - {"again"} == {"changed"}, held
+            assert held["changed"] == (3, v2.READ)
+            assert attempts == {"changed-group": 3, "new-group": 16}, attempts
+            return True
+
+        await eventually(level, 15)
+        # And for good: at the NameServers, and after another start.
+        b.kill()
+        b.start()
+        cluster.wait_until_registered(b)
+        await level()
+        for namesrv in cluster.namesrv.split(","):
+            assert await operator.route("deleted", namesrv) == []
+            assert len(await operator.route("changed", namesrv)) == 6
