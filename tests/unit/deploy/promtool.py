@@ -32,7 +32,7 @@ def _command() -> Sequence[str]:
         done = _run([*command(), "--version"])
         if done.returncode == 0:
             return command()
-        reasons.append(f"{name}: {done.stdout.strip().partition("\n")[0]}")
+        reasons.append(f"{name}: {done.stdout.strip().splitlines()[:1]}")
     reason = f"no promtool, so the rules of Prometheus are not tested: {'; '.join(reasons)}"
     if os.environ.get("KOUROU_REQUIRE_COMPOSE") == "1":
         pytest.fail(reason)
