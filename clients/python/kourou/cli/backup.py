@@ -31,14 +31,19 @@ from kourou.route import address_of
 from kourou.transport import GrpcTransport
 from kourou.wire import Wire, new_client_id
 
+DEFAULT_RATE_MIB_S = 100.0
 _LONGEST_S = 7 * 24 * 3600.0
 """A broker that is dead or cut off is noticed by its connection, long before."""
-_ZEROS = bytes(1024 * 1024)
+_MIB = 1024 * 1024
+_ZEROS = bytes(_MIB)
 
 
 def backup(
     name: Annotated[str, typer.Argument(metavar="BROKER")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="New or empty.")],
+    rate: Annotated[
+        float, typer.Option(min=1, metavar="MIB", help="MiB a second: a slower copy slows clients less.")
+    ] = (DEFAULT_RATE_MIB_S),
     namesrv: Namesrv = DEFAULT_NAMESRV,
 ) -> None:
     """Copy a broker's data folder while it works, and verify the copy.
@@ -46,7 +51,7 @@ def backup(
     It holds every message and acknowledgement up to the moment when the copy began, and is a data folder that a broker
     can be started on.
     """
-    copy = Copy(output)
+    copy = Copy(output, rate)
     bar = progress_bar(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -68,7 +73,7 @@ def backup(
             typer.echo(f"interrupted: {copy.what_is_left()}", err=True)
             raise typer.Exit(INTERRUPTED) from None
     copy.complete()
-    mib = copy.bytes / 1024 / 1024
+    mib = copy.bytes / _MIB
     print(f"copied {mib:,.1f} MiB in {took_s:,.1f} s ({mib / took_s:,.0f} MiB/s)")
     print(verified)
     _say_how_to_restore(copy, name)
@@ -134,8 +139,9 @@ async def _find(broker: str, targets: Sequence[str], wire: Wire) -> str:
 class Copy:
     """The folder that is filled: FOLDER.partial, until all has come and was verified."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rate_mib_s: float) -> None:
         """Raises CommandError when the folder holds something."""
+        self._rate_mib_s = rate_mib_s
         self.folder = folder = folder.absolute()
         self.partial = folder.with_name(folder.name + ".partial")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -155,6 +161,7 @@ class Copy:
 
     async def take_all(self, answers: AsyncGenerator[BackUpResponse]) -> None:
         """All that the broker sends, durable. Raises KourouError, CommandError, OSError."""
+        began_s = time.monotonic()
         async for answer in answers:
             check_status(answer.status)
             if not self.begun:
@@ -166,6 +173,8 @@ class Copy:
                 self._begin_file(answer.file)
             if answer.file:
                 self._take(answer)
+            # What is not read yet makes the broker wait.
+            await asyncio.sleep(began_s + self.bytes / _MIB / self._rate_mib_s - time.monotonic())
             if answer.HasField("log_position"):
                 self.log_position = answer.log_position
         await asyncio.to_thread(self._end_file)
