@@ -15,6 +15,7 @@ from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.backlog import Backlogs
 from kourou_broker.operations.backup import Backups
 from kourou_broker.operations.clients import Clients
+from kourou_broker.operations.creation_times import CreationTimes
 from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries, InvisibleTimes
@@ -96,6 +97,7 @@ class BrokerCore:
             stream_grace_s=settings.client_stream_grace_s,
             max_clients=settings.max_clients,
         )
+        self.creation_times = CreationTimes()
         self.definitions = Definitions(state, self.journal, clock, auto_create_groups=settings.auto_create_groups)
         self.sending = Sending(state, self.definitions, self.journal, clock)
         reader = SectionReader(self.log)

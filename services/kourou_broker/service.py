@@ -165,6 +165,7 @@ class Broker:
         AdministeringDoor(
             state=core.state,
             definitions=core.definitions,
+            creation_times=core.creation_times,
             journal=core.journal,
             clients=core.clients,
             deliveries=core.deliveries,

@@ -220,6 +220,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
     AdministeringDoor(
         state=core.state,
         definitions=core.definitions,
+        creation_times=core.creation_times,
         journal=core.journal,
         clients=core.clients,
         deliveries=core.deliveries,

@@ -58,6 +58,16 @@ def dead_letter_group(topic: str) -> str | None:
     return topic[len(DEAD_LETTER_PREFIX) :] if topic.startswith(DEAD_LETTER_PREFIX) else None
 
 
+def is_retry_topic(topic: str) -> bool:
+    """A topic that RocketMQ makes for what a group could not consume: its dead letters, or what it is to try again."""
+    return topic.startswith(_RESERVED_PREFIXES)
+
+
+def is_system_name(name: str) -> bool:
+    """A topic or group that RocketMQ's tools and clients keep for themselves."""
+    return name in _SYSTEM_NAMES or name.lower().startswith(_SYSTEM_PREFIXES)
+
+
 def how_topic_comes(name: str) -> str:
     """What to tell who asked for a topic that is not there."""
     group = dead_letter_group(name)
@@ -82,6 +92,6 @@ def _reserved(kind: str, name: str) -> str | None:
     for prefix in _RESERVED_PREFIXES:
         if name.startswith(prefix):
             return f"the {kind} name {name!r} begins with {prefix}, which is reserved"
-    if name in _SYSTEM_NAMES or name.lower().startswith(_SYSTEM_PREFIXES):
+    if is_system_name(name):
         return f"the {kind} name {name!r} is reserved for the system"
     return None

@@ -5,6 +5,7 @@ import asyncio
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou_broker.operations.clients import Client, Clients
+from kourou_broker.operations.creation_times import CreationTimes
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries
 from kourou_broker.operations.errors import group_not_found
@@ -32,6 +33,7 @@ class AdministeringDoor:
         *,
         state: State,
         definitions: Definitions,
+        creation_times: CreationTimes,
         journal: Journal,
         clients: Clients,
         deliveries: Deliveries,
@@ -43,6 +45,7 @@ class AdministeringDoor:
     ) -> None:
         self._state = state
         self._definitions = definitions
+        self._creation_times = creation_times
         self._journal = journal
         self._clients = clients
         self._deliveries = deliveries
@@ -77,8 +80,9 @@ class AdministeringDoor:
         return broker_pb2.SetPermissionResponse(status=OK)
 
     async def _put_topic(self, request: broker_pb2.PutTopicRequest, call: Call) -> broker_pb2.PutTopicResponse:
-        stored = self._definitions.put_topic(request.topic)
-        await self._journal.durable()
+        with self._creation_times.topics.timed():
+            stored = self._definitions.put_topic(request.topic)
+            await self._journal.durable()
         return broker_pb2.PutTopicResponse(status=OK, topic=stored)
 
     async def _list_topics(self, request: broker_pb2.ListTopicsRequest, call: Call) -> broker_pb2.ListTopicsResponse:
@@ -86,8 +90,9 @@ class AdministeringDoor:
         return broker_pb2.ListTopicsResponse(status=OK, topics=[*live, *self._state.topic_tombstones.values()])
 
     async def _put_group(self, request: broker_pb2.PutGroupRequest, call: Call) -> broker_pb2.PutGroupResponse:
-        stored = self._definitions.put_group(request.group)
-        await self._journal.durable()
+        with self._creation_times.groups.timed():
+            stored = self._definitions.put_group(request.group)
+            await self._journal.durable()
         return broker_pb2.PutGroupResponse(status=OK, group=stored)
 
     async def _list_groups(self, request: broker_pb2.ListGroupsRequest, call: Call) -> broker_pb2.ListGroupsResponse:

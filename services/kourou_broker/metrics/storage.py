@@ -1,0 +1,110 @@
+"""The log and the disk below it."""
+
+from kourou_broker.log.log import Log
+from kourou_broker.operations.journal import Journal
+from kourou_broker.operations.scrubbing import Scrubbing
+from kourou_broker.operations.snapshots import Snapshots
+from kourou_service.clock import Clock
+from kourou_service.metrics.family import Family, counter, gauge, histogram
+
+_STORAGE = ("storage_type", "storage_medium")
+_DISK = ("local", "disk")
+
+
+class StorageMetrics:
+    def __init__(
+        self,
+        *,
+        log: Log,
+        journal: Journal,
+        snapshots: Snapshots,
+        scrubbing: Scrubbing,
+        clock: Clock,
+        watermark_bytes: int,
+        recovery_ms: int,
+    ) -> None:
+        self._log = log
+        self._journal = journal
+        self._snapshots = snapshots
+        self._scrubbing = scrubbing
+        self._clock = clock
+        self._watermark_bytes = watermark_bytes
+        self._recovery_ms = recovery_ms
+
+    async def collect(self) -> list[Family]:
+        return [*self._storage(), *self._written(), *self._disk(), *self._upkeep()]
+
+    def _storage(self) -> list[Family]:
+        log = self._log
+        return [
+            gauge(
+                "rocketmq_storage_size_bytes",
+                "Size of the log, from its first message to its last.",
+                {_DISK: log.next_position - log.first_position},
+                _STORAGE,
+            ),
+            gauge(
+                "rocketmq_storage_flush_behind_bytes",
+                "What was appended to the log and is not durable yet.",
+                {_DISK: log.next_position - log.synced_position},
+                _STORAGE,
+            ),
+            gauge(
+                "rocketmq_storage_message_reserve_time_milliseconds",
+                "Age of what stands first in the log; 0 if it is empty.",
+                {_DISK: self._age_ms(log.segments()[0].first_stored_ms)},
+                _STORAGE,
+            ),
+        ]
+
+    def _written(self) -> list[Family]:
+        log = self._log
+        return [
+            counter("kourou_log_appended_bytes_total", "Bytes appended to the log.", log.appended_bytes),
+            counter("kourou_log_frames_total", "Frames appended to the log.", log.frames),
+            counter("kourou_log_groups_total", "Group commits: frames written and synced together.", log.groups),
+            histogram("kourou_log_sync_seconds", "How long a sync of the log took.", log.sync_times),
+            gauge("kourou_log_next_position_bytes", "Where the log ends.", log.next_position),
+            gauge("kourou_log_durable_position_bytes", "Up to where the log is durable.", log.synced_position),
+            gauge("kourou_log_segments", "Segments of the log.", len(log.segments())),
+            gauge("kourou_log_waiting_bytes", "What waits for the disk.", self._journal.waiting_bytes),
+        ]
+
+    def _disk(self) -> list[Family]:
+        disk = self._log.disk
+        return [
+            gauge("kourou_disk_free_bytes", "Free space on the disk of the log.", disk.free_bytes),
+            gauge("kourou_disk_size_bytes", "Size of the disk of the log.", disk.size_bytes),
+            gauge(
+                "kourou_disk_watermark_bytes",
+                "With less free space new messages are refused.",
+                self._watermark_bytes,
+            ),
+            gauge(
+                "kourou_disk_writable",
+                "1 if the disk has room for new messages, else 0.",
+                int(self._log.writable_messages),
+            ),
+        ]
+
+    def _upkeep(self) -> list[Family]:
+        return [
+            gauge(
+                "kourou_snapshot_age_seconds",
+                "Age of the oldest record that is in no snapshot: what is newer is read again at a start.",
+                self._age_ms(self._first_after_snapshot_ms()) / 1000,
+            ),
+            gauge("kourou_recovery_seconds", "How long the last start read the log.", self._recovery_ms / 1000),
+            counter(
+                "kourou_scrub_faults_total",
+                "Sealed segments that were found damaged since the start.",
+                len(self._scrubbing.damaged),
+            ),
+        ]
+
+    def _first_after_snapshot_ms(self) -> int:
+        newest = self._snapshots.newest
+        return next((segment.first_stored_ms for segment in self._log.segments() if segment.base >= newest), 0)
+
+    def _age_ms(self, stored_ms: int) -> int:
+        return max(0, self._clock.now_ms() - stored_ms) if stored_ms else 0
