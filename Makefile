@@ -11,6 +11,9 @@ ARGS ?=
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.PHONY: install
+install: .venv/installed ## Installs the services, the library and the `kourou` command into .venv
+
 .PHONY: run
 run: .venv/installed ## Starts NameServer, broker and admin service in one process; Ctrl-C stops them
 	@exec $(BIN)/kourou dev $(ARGS)
@@ -18,6 +21,10 @@ run: .venv/installed ## Starts NameServer, broker and admin service in one proce
 .PHONY: test
 test: .venv/installed-dev ## Runs the tests, or those of ARGS="tests/unit -k log"
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(ARGS)
+
+.PHONY: check-readme
+check-readme: ## Runs the README's commands as they are written, on a clean clone of the last commit
+	@python3 tests/readme/check.py
 
 .PHONY: lint
 lint: .venv/installed-dev ## Checks style, types, imports between packages, protocols, generated code
