@@ -49,10 +49,10 @@ class ReceivingDoor:
         self._clock = clock
 
     def open(self, engine: Engine) -> None:
-        serve_stream(engine, service_rpc.RECEIVE_MESSAGE, self._receive)
-        serve_stream(engine, service_rpc.PULL_MESSAGE, self._pull)
+        serve_stream(engine, service_rpc.RECEIVE_MESSAGE, self._receive, long_polling=True)
+        serve_stream(engine, service_rpc.PULL_MESSAGE, self._pull, long_polling=True)
 
-    async def _receive(self, request: service_pb2.ReceiveMessageRequest, call: StreamCall) -> None:
+    async def _receive(self, request: service_pb2.ReceiveMessageRequest, call: StreamCall) -> int:
         client = self._clients.touch(client_id(call), call)
         topic = self._readable(request.message_queue.topic)
         queue = queue_of(topic, request.message_queue.id).id if request.message_queue.id >= 0 else None
@@ -75,7 +75,7 @@ class ReceivingDoor:
         deliveries = await self._deliveries.receive(group, topic, client, poll, wait_s)
         if not deliveries:
             await call.send(_RECEIVED_NOTHING)
-            return
+            return definition_pb2.MESSAGE_NOT_FOUND
         invisible = duration_pb2.Duration(seconds=invisible_ms // 1000, nanos=invisible_ms % 1000 * 1_000_000)
         now = timestamp_pb2.Timestamp()
         now.FromMilliseconds(self._clock.now_ms())
@@ -88,8 +88,9 @@ class ReceivingDoor:
         except BaseException:  # the client went away in the middle: what it has it will not use
             self._deliveries.give_back(group, topic, poll)
             raise
+        return definition_pb2.OK
 
-    async def _pull(self, request: service_pb2.PullMessageRequest, call: StreamCall) -> None:
+    async def _pull(self, request: service_pb2.PullMessageRequest, call: StreamCall) -> int:
         self._clients.touch(client_id(call), call)
         group = self._definitions.group(request.group)
         topic = self._readable(request.message_queue.topic)
@@ -103,6 +104,7 @@ class ReceivingDoor:
         for message in pulled.messages:
             await call.send(self._deliverer.pulled(queue.id, message))
         await call.send(service_pb2.PullMessageResponse(next_offset=pulled.next_offset).SerializeToString())
+        return definition_pb2.OK if pulled.messages else definition_pb2.MESSAGE_NOT_FOUND
 
     def _readable(self, resource: definition_pb2.Resource) -> Topic:
         topic = self._definitions.topic(resource)

@@ -1,12 +1,16 @@
 """SendMessage, the hottest call: no task, no coroutine, one object a call."""
 
-from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from functools import partial
+from time import perf_counter
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.journal import Stored
 from kourou_broker.operations.send import Sending
 from kourou_broker.operations.traffic import Traffic
 from kourou_service.door import OK, client_id, parse, refusal
-from kourou_service.engine import Engine, UnaryCall
+from kourou_service.engine import AbortCall, Engine, UnaryCall
+from kourou_service.metrics.calls import Meter
 from kourou_service.refusal import Refused
 
 STORED_HEADER = "x-kourou-stored"
@@ -17,21 +21,23 @@ PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
 class _Send:
     """A call that waits for the disk."""
 
-    __slots__ = ("_call", "_message_ids", "_traffic")
+    __slots__ = ("_call", "_meter", "_started", "_traffic", "message_ids")
 
-    def __init__(self, call: UnaryCall, message_ids: list[str], traffic: Traffic) -> None:
+    def __init__(self, call: UnaryCall, meter: Meter, traffic: Traffic) -> None:
+        self._started = perf_counter()
         self._call = call
-        self._message_ids = message_ids
+        self._meter = meter
         self._traffic = traffic
+        self.message_ids: list[str] = []
 
     def stored(self, where: Stored | Refused) -> None:
         if isinstance(where, Refused):
-            _refuse(self._call, where, self._traffic)
+            self.refuse(where)
             return
         response = service_pb2.SendMessageResponse(status=OK)
         add = response.entries.add
         offset = where.base
-        for message_id in self._message_ids:
+        for message_id in self.message_ids:
             entry = add()
             entry.status.CopyFrom(OK)
             entry.message_id = message_id
@@ -39,6 +45,18 @@ class _Send:
             offset += 1
         trailing = ((STORED_HEADER, f"{where.queue}.{where.position}.{where.place}"),)
         self._call.reply(response.SerializeToString(), trailing)
+        self._meter.done(self._started, definition_pb2.OK)
+
+    def refuse(self, problem: Exception) -> None:
+        response = refusal(service_pb2.SendMessageResponse, problem, service_rpc.SEND_MESSAGE.path)
+        code = response.status.code
+        self._traffic.refused_sends[code] += 1
+        self._call.reply(response.SerializeToString())
+        self._meter.done(self._started, code)
+
+    def abort(self, problem: AbortCall) -> None:
+        self._call.fail(problem.code, problem.details)
+        self._meter.done(self._started, problem.code)
 
 
 class SendingDoor:
@@ -48,20 +66,18 @@ class SendingDoor:
         self._traffic = traffic
 
     def open(self, engine: Engine) -> None:
-        engine.unary(service_rpc.SEND_MESSAGE.path, self._send)
+        path = service_rpc.SEND_MESSAGE.path
+        engine.unary(path, partial(self._send, engine.meters.of(path)))
 
-    def _send(self, request: bytes, call: UnaryCall) -> None:
-        messages = parse(service_pb2.SendMessageRequest, request).messages
+    def _send(self, meter: Meter, request: bytes, call: UnaryCall) -> None:
+        waiting = _Send(call, meter, self._traffic)
         try:
+            messages = parse(service_pb2.SendMessageRequest, request).messages
             metadata = call.metadata
             self._clients.touch(client_id(call), call, str(metadata.get(PRODUCER_GROUP_HEADER, "")))
-            waiting = _Send(call, [message.system_properties.message_id for message in messages], self._traffic)
+            waiting.message_ids = [message.system_properties.message_id for message in messages]
             self._sending.send(messages, waiting.stored)
+        except AbortCall as problem:
+            waiting.abort(problem)
         except Exception as problem:
-            _refuse(call, problem, self._traffic)
-
-
-def _refuse(call: UnaryCall, problem: Exception, traffic: Traffic) -> None:
-    response = refusal(service_pb2.SendMessageResponse, problem, service_rpc.SEND_MESSAGE.path)
-    traffic.refused_sends[response.status.code] += 1
-    call.reply(response.SerializeToString())
+            waiting.refuse(problem)

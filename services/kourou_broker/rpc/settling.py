@@ -1,6 +1,8 @@
 """What becomes of received messages: acknowledged, lent for longer or given back, moved to the dead letters."""
 
 import asyncio
+from functools import partial
+from time import perf_counter
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou_broker.operations.clients import Clients
@@ -8,7 +10,8 @@ from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries
 from kourou_broker.operations.journal import Journal
 from kourou_service.door import OK, client_id, parse, refusal, serve_unary, status
-from kourou_service.engine import Call, Engine, UnaryCall
+from kourou_service.engine import AbortCall, Call, Engine, UnaryCall
+from kourou_service.metrics.calls import Meter
 from kourou_service.refusal import Refused
 
 MAX_ACKS = 4096
@@ -22,20 +25,27 @@ class SettlingDoor:
         self._journal = journal
 
     def open(self, engine: Engine) -> None:
-        engine.unary(service_rpc.ACK_MESSAGE.path, self._ack)
+        path = service_rpc.ACK_MESSAGE.path
+        engine.unary(path, partial(self._ack, engine.meters.of(path)))
         serve_unary(engine, service_rpc.CHANGE_INVISIBLE_DURATION, self._change)
         serve_unary(engine, service_rpc.FORWARD_MESSAGE_TO_DEAD_LETTER_QUEUE, self._forward)
 
-    def _ack(self, data: bytes, call: UnaryCall) -> None:
-        request = parse(service_pb2.AckMessageRequest, data)
+    def _ack(self, meter: Meter, data: bytes, call: UnaryCall) -> None:
+        started = perf_counter()
+
+        def reply(response: service_pb2.AckMessageResponse) -> None:
+            call.reply(response.SerializeToString())
+            meter.done(started, response.status.code)
+
         try:
-            response = self._settle(request, call)
+            response = self._settle(parse(service_pb2.AckMessageRequest, data), call)
+        except AbortCall as problem:
+            meter.done(started, problem.code)
+            raise
         except Exception as problem:
-            refused = refusal(service_pb2.AckMessageResponse, problem, service_rpc.ACK_MESSAGE.path)
-            call.reply(refused.SerializeToString())
-            return
-        answer = response.SerializeToString()
-        self._journal.when_durable(lambda: call.reply(answer))
+            reply(refusal(service_pb2.AckMessageResponse, problem, service_rpc.ACK_MESSAGE.path))
+        else:
+            self._journal.when_durable(lambda: reply(response))
 
     def _settle(self, request: service_pb2.AckMessageRequest, call: Call) -> service_pb2.AckMessageResponse:
         self._clients.touch(client_id(call), call)
