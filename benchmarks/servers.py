@@ -21,6 +21,7 @@ A = TypeVar("A", bound=Message)
 
 QUEUES = 8
 READY_TIMEOUT_S = 60.0
+METRICS = ("--metrics-listen", "127.0.0.1:0")
 CALL_TIMEOUT_S = 10.0
 _CALLS_AT_A_TIME = 32
 _CLIENT = (("x-mq-client-id", "benchmark"),)
@@ -118,13 +119,13 @@ class Cluster:
         self.access_point = f"127.0.0.1:{free_port()}"
         brokers_listener = f"127.0.0.1:{free_port()}"
         log = folder / "services.log"
-        namesrv_flags = ("--listeners", f"local={self.access_point}", "--broker-listener", brokers_listener)
+        namesrv_flags = (*METRICS, "--listeners", f"local={self.access_point}", "--broker-listener", brokers_listener)
         self.namesrv = self._stack.enter_context(Process.python("kourou_namesrv", *namesrv_flags, log=log, core=core))
         self.broker = Broker(folder, brokers_listener, core=core)
         self._stack.callback(lambda: self.broker.process.stop())
         self.admin: Process | None = None
         if admin:
-            flags = ("--listen", f"127.0.0.1:{free_port()}", "--namesrv", self.access_point)
+            flags = (*METRICS, "--listen", f"127.0.0.1:{free_port()}", "--namesrv", self.access_point)
             self.admin = self._stack.enter_context(Process.python("kourou_admin", *flags, log=log, core=core))
 
     def __enter__(self) -> "Cluster":

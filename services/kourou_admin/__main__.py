@@ -11,6 +11,7 @@ import structlog
 from kourou_admin.service import Admin
 from kourou_admin.settings import AdminSettings
 from kourou_service.logs import configure_logging
+from kourou_service.metrics.server import serving_metrics
 from kourou_service.process import run_process
 
 _logger = structlog.stdlib.get_logger("kourou_admin")
@@ -25,8 +26,16 @@ def main(args: Sequence[str]) -> int:
         admin = Admin(settings)
         try:
             await admin.start()
-            _logger.info("admin service listens", addresses=admin.addresses, namesrv=settings.namesrv)
-            await stop.wait()
+            async with serving_metrics(
+                [admin.metrics()], settings.metrics_listen, settings.metrics_max_series
+            ) as metrics:
+                _logger.info(
+                    "admin service listens",
+                    addresses=admin.addresses,
+                    namesrv=settings.namesrv,
+                    metrics=str(metrics or ""),
+                )
+                await stop.wait()
         finally:
             await admin.stop()
 

@@ -28,6 +28,8 @@ class Copies(ABC, Generic[D]):
         self._cluster = cluster
         # Held from a census to the writes that follow from it, so that two changes at one time do not mix.
         self.changing = asyncio.Lock()
+        self.reachable = 0
+        """Brokers that answered the last census."""
 
     async def census(self) -> Census[D]:
         """Raises Refused when no broker is known; brokers that do not answer are failures in the census."""
@@ -39,6 +41,7 @@ class Copies(ABC, Generic[D]):
             for definition in definitions:
                 holding = census.holdings.setdefault(key(definition.name), Holding())
                 holding.by_broker[outcome.broker] = definition
+        self.reachable = len(leaders) - len(census.failures)
         return census
 
     async def put(self, census: Census[D], brokers: Iterable[str], definition: D) -> list[Outcome]:

@@ -31,6 +31,14 @@ class Levelling:
         """Definitions that brokers were given so."""
         self.failures = 0
         """Comparisons that could not be made, or not to the end."""
+        self.differing = 0
+        """Definitions that brokers still lacked after the last comparison."""
+        self._registered = 0
+
+    @property
+    def reachable(self) -> int:
+        """Brokers that answered when they were last compared, and are still registered."""
+        return min(self._registered, *(copies.reachable for copies in self._copies))
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -38,6 +46,7 @@ class Levelling:
         due_s = loop.time()
         while True:
             starts = await self._starts()
+            self._registered = len(starts)
             if starts and (starts != levelled or loop.time() >= due_s):
                 levelled = starts if await self._level() else frozenset()
                 due_s = loop.time() + self._interval_s
@@ -54,6 +63,7 @@ class Levelling:
     async def _level(self) -> bool:
         """Whether all brokers could be compared and are equal now."""
         whole = True
+        differing = 0
         for copies in self._copies:
             try:
                 outcomes = await copies.level()
@@ -67,8 +77,10 @@ class Levelling:
                 continue
             for outcome in outcomes:
                 self.levelled += succeeded(outcome)
+                differing += not succeeded(outcome)
                 whole &= succeeded(outcome)
             for broker in sorted({outcome.broker for outcome in outcomes if succeeded(outcome)}):
                 _logger.info("a broker was brought up to date", broker=broker)
+        self.differing = differing
         self.failures += not whole
         return whole

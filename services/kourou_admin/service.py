@@ -17,6 +17,7 @@ from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
 from kourou_admin.levelling import Levelling
 from kourou_admin.messages import Messages
+from kourou_admin.metrics import admin_figures
 from kourou_admin.progress import Progress
 from kourou_admin.rpc import open_door
 from kourou_admin.settings import AdminSettings
@@ -26,6 +27,9 @@ from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import EngineOptions, create_engine
 from kourou_service.engine.health import serve_health
 from kourou_service.engine.reflection import serve_reflection
+from kourou_service.listener import HostPort
+from kourou_service.metrics.exposition import Node
+from kourou_service.metrics.node import NodeMetrics, node_id
 
 _logger = structlog.stdlib.get_logger(__name__)
 
@@ -67,6 +71,11 @@ class Admin:
         await self._engine.start()
         self._leveller = asyncio.create_task(self._levelling.run())
 
+    def metrics(self) -> NodeMetrics:
+        """What it shows of itself; after `start`."""
+        node = Node(self._settings.cluster, "admin", node_id(HostPort.parse(self.addresses[0])))
+        return NodeMetrics(node, (self._engine,), [admin_figures(self._levelling)], self._illness)
+
     async def stop(self) -> None:
         if self._leveller is not None:
             self._leveller.cancel()
@@ -75,3 +84,6 @@ class Admin:
         await self._name_servers.close()
         if self._own_transport is not None:
             await self._own_transport.close()
+
+    def _illness(self) -> str | None:
+        return None if self._health.serves(admin_rpc.SERVICE) else "it stops"

@@ -19,6 +19,7 @@ def greeting(cluster: LocalCluster, data: Path) -> str:
         f"  access point (RocketMQ 5 clients)   {cluster.access_point}",
         f"  broker                              {cluster.broker}",
         f"  admin service                       {cluster.admin}",
+        f"  metrics                             http://{cluster.metrics}/metrics",
         "",
         "Try, in another terminal:",
         "",

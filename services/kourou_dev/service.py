@@ -1,6 +1,7 @@
 """All three services in one process and on one loop: the same code on the same ports as in processes of their own."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from kourou.errors import KourouError
@@ -18,6 +19,8 @@ from kourou_dev.settings import DevSettings
 from kourou_namesrv.service import NameServer
 from kourou_namesrv.settings import NamesrvSettings
 from kourou_service.listener import HostPort, Listener
+from kourou_service.metrics.node import NodeMetrics
+from kourou_service.metrics.server import serving_metrics
 from kourou_service.process import UserError
 
 _HOST = "127.0.0.1"
@@ -29,15 +32,16 @@ class LocalCluster:
     def __init__(self, settings: DevSettings) -> None:
         self._settings = settings
         self._started = AsyncExitStack()
-        self.access_point = self.broker = self.admin = ""
-        """Where clients connect, where the broker is and where the admin service is; known after `start`."""
+        self.access_point = self.broker = self.admin = self.metrics = ""
+        """Where clients connect, where the broker, the admin service and the metrics are; known after `start`."""
 
     async def start(self) -> None:
         """Returns when messages can be sent. Raises OSError or UserError when it cannot run; then nothing is left."""
         try:
             name_server = await self._start_name_server()
             await self._start_broker(name_server)
-            await self._start_admin()
+            admin = await self._start_admin()
+            await self._serve_metrics([name_server.metrics(), admin.metrics()])
             await self._ready()
         except BaseException:
             await self.stop()
@@ -63,7 +67,7 @@ class LocalCluster:
         self.access_point = str(name_server.listeners[0].bind)
         return name_server
 
-    async def _start_broker(self, name_server: NameServer) -> None:
+    async def _start_broker(self, name_server: NameServer) -> Broker:
         broker = Broker(
             BrokerSettings.model_validate(
                 {
@@ -83,8 +87,9 @@ class LocalCluster:
         except LogError as problem:
             raise UserError(str(problem)) from problem
         self.broker = str(broker.listeners[0].bind)
+        return broker
 
-    async def _start_admin(self) -> None:
+    async def _start_admin(self) -> Admin:
         admin = Admin(
             AdminSettings.model_validate(
                 {
@@ -98,6 +103,12 @@ class LocalCluster:
         self._started.push_async_callback(admin.stop)
         await admin.start()
         self.admin = admin.addresses[0]
+        return admin
+
+    async def _serve_metrics(self, services: Sequence[NodeMetrics]) -> None:
+        address = HostPort(_HOST, self._settings.metrics_port)
+        serving = serving_metrics(services, address, self._settings.metrics_max_series)
+        self.metrics = str(await self._started.enter_async_context(serving))
 
     async def _ready(self) -> None:
         """The access point answers once the broker has registered."""

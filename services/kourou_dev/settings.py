@@ -17,4 +17,7 @@ class DevSettings(ServiceSettings):
     port: int = Field(8081, ge=0, le=65535, description="Where clients connect (the access point); 0: a free one.")
     registration_port: int = Field(9876, ge=0, le=65535, description="Where brokers register; 0: a free one.")
     broker_port: int = Field(10911, ge=0, le=65535, description="Where clients reach the broker; 0: a free one.")
+    metrics_port: int = Field(
+        5557, ge=0, le=65535, description="Where /metrics and /health of all three services are; 0: a free one."
+    )
     admin_port: int = Field(9080, ge=0, le=65535, description="Where the admin service listens; 0: a free one.")

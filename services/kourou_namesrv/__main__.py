@@ -9,6 +9,7 @@ import structlog
 from kourou_namesrv.service import NameServer
 from kourou_namesrv.settings import NamesrvSettings
 from kourou_service.logs import configure_logging
+from kourou_service.metrics.server import serving_metrics
 from kourou_service.process import run_process
 
 _logger = structlog.stdlib.get_logger("kourou_namesrv")
@@ -23,12 +24,16 @@ def main(args: Sequence[str]) -> int:
         namesrv = NameServer(settings)
         try:
             await namesrv.start()
-            _logger.info(
-                "NameServer listens",
-                clients=[f"{listener.name}={listener.bind}" for listener in namesrv.listeners],
-                brokers=namesrv.broker_address,
-            )
-            await stop.wait()
+            async with serving_metrics(
+                [namesrv.metrics()], settings.metrics_listen, settings.metrics_max_series
+            ) as metrics:
+                _logger.info(
+                    "NameServer listens",
+                    clients=[f"{listener.name}={listener.bind}" for listener in namesrv.listeners],
+                    brokers=namesrv.broker_address,
+                    metrics=str(metrics or ""),
+                )
+                await stop.wait()
         finally:
             await namesrv.stop()
 

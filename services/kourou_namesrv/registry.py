@@ -59,14 +59,14 @@ class Broker:
     sessions: set[int] = field(default_factory=set[int])
     hidden_from_writers: bool = False
     """Its streams broke and the grace is over: its queues are for reading, as long as it is not removed."""
+    queues: int = 0
+    """Of all its topics."""
+    heartbeats: int = 0
+    """Heard of it, as long as it is registered."""
 
     @property
     def connected(self) -> bool:
         return bool(self.sessions)
-
-    @property
-    def queues(self) -> int:
-        return sum(topic.queues for topic in self.topics.values())
 
 
 class Registry:
@@ -88,6 +88,11 @@ class Registry:
         """In the order of name and id."""
         return [self._brokers[key] for key in sorted(self._brokers)]
 
+    @property
+    def topics(self) -> int:
+        """How many topics some broker holds."""
+        return len(self._holders)
+
     def holders(self, topic: TopicKey) -> Iterator[tuple[Broker, registry_pb2.TopicState]]:
         """The brokers that hold the topic, in the order of name and id."""
         holders = self._holders.get(topic, {})
@@ -103,6 +108,7 @@ class Registry:
             raise RegistrationRefused(f"this NameServer keeps at most {MAX_BROKERS} brokers")
         if old is not None:
             self._check_successor(old, state, now_s)
+        topics = {TopicKey.of(topic.topic): topic for topic in state.topics}
         broker = Broker(
             key=key,
             cluster=state.cluster,
@@ -111,9 +117,10 @@ class Registry:
             version=state.version,
             listeners={listener.name: listener.endpoints for listener in state.listeners},
             permission=state.permission,
-            topics={TopicKey.of(topic.topic): topic for topic in state.topics},
+            topics=topics,
             known_brokers=frozenset(state.known_brokers),
             last_heard_s=now_s,
+            queues=sum(topic.queues for topic in topics.values()),
         )
         if old is not None:
             self._replace(old, broker)
@@ -137,10 +144,14 @@ class Registry:
         removed = [TopicKey.of(resource) for resource in change.removed_topics]
         affected = {*changed, *removed}
         for topic, state in changed.items():
+            before = broker.topics.get(topic)
+            broker.queues += state.queues - (before.queues if before is not None else 0)
             broker.topics[topic] = state
             self._holders.setdefault(topic, {})[broker.key] = state
         for topic in removed:
-            if broker.topics.pop(topic, None) is not None:
+            gone = broker.topics.pop(topic, None)
+            if gone is not None:
+                broker.queues -= gone.queues
                 self._forget_holder(topic, broker.key)
         if change.HasField("permission"):
             broker.permission = change.permission
@@ -151,7 +162,7 @@ class Registry:
 
     def heartbeat(self, session: int, now_s: float) -> None:
         """Raises UnknownSession."""
-        self._heard(session, now_s)
+        self._heard(session, now_s).heartbeats += 1
 
     def goodbye(self, session: int) -> None:
         """The broker stops cleanly: it is gone at once."""
@@ -197,6 +208,7 @@ class Registry:
             raise RegistrationRefused(f"{name} has {MAX_SESSIONS_A_BROKER} streams to this NameServer already")
 
     def _replace(self, old: Broker, new: Broker) -> None:
+        new.heartbeats = old.heartbeats
         if old.started_ms == new.started_ms:
             new.sessions |= old.sessions  # another stream of the same process
         else:

@@ -38,8 +38,13 @@ class RoutingService:
         self._watching = 0
         registry.on_change(self._wake)
 
+    @property
+    def watching(self) -> int:
+        """Calls that wait for a change."""
+        return self._watching
+
     def serve_on(self, engine: Engine) -> None:
-        serve_unary(engine, routing_rpc.WATCH_ROUTE, self.watch_route)
+        serve_unary(engine, routing_rpc.WATCH_ROUTE, self.watch_route, long_polling=True)
         serve_unary(engine, routing_rpc.LIST_BROKERS, self.list_brokers)
 
     async def watch_route(self, request: routing_pb2.WatchRouteRequest, call: Call) -> routing_pb2.WatchRouteResponse:

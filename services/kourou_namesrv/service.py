@@ -12,6 +12,7 @@ from kourou.protocol.kourou.routing.v1 import routing_rpc
 from kourou.transport import GrpcTransport, Transport
 from kourou_namesrv.access_point import AccessPoint
 from kourou_namesrv.forwarding import Forwarder
+from kourou_namesrv.metrics import Counts, NamesrvFigures
 from kourou_namesrv.readiness import Readiness
 from kourou_namesrv.registration import RegistrationService
 from kourou_namesrv.registry import Registry, TopicKey
@@ -23,6 +24,10 @@ from kourou_service.engine import Engine, create_engine
 from kourou_service.engine.health import Health, serve_health
 from kourou_service.engine.reflection import serve_reflection
 from kourou_service.listener import Listener, ListenerNames, addresses_of
+from kourou_service.metrics.calls import CallMeters
+from kourou_service.metrics.exposition import Node
+from kourou_service.metrics.family import Collect
+from kourou_service.metrics.node import NodeMetrics, node_id
 
 _logger = structlog.stdlib.get_logger("kourou_namesrv")
 
@@ -44,7 +49,8 @@ class NameServer:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._transport = transport or GrpcTransport()
-        new_engine = new_engine or (lambda: create_engine(settings.engine))
+        meters = CallMeters()
+        new_engine = new_engine or (lambda: create_engine(settings.engine, meters=meters))
         self._for_clients, self._for_brokers = new_engine(), new_engine()
         self.registry = Registry(settings.eviction_s)
         self.readiness = Readiness(self.registry, settings.readiness_patience_s)
@@ -54,6 +60,8 @@ class NameServer:
         """Where brokers register, host:port; with the port it is bound to, after `start`."""
         self._scanner: asyncio.Task[None] | None = None
         self._health: tuple[Health, ...] = ()
+        self._counts = Counts()
+        self._collectors: list[Collect] = []
 
     async def start(self) -> None:
         self.listeners = tuple(
@@ -68,6 +76,11 @@ class NameServer:
         self._scanner = asyncio.create_task(self._keep_scanning())
         await self._for_brokers.start()
         await self._for_clients.start()
+
+    def metrics(self) -> NodeMetrics:
+        """What it shows of itself; after `start`."""
+        node = Node(self._settings.cluster, "nameserver", node_id(self.listeners[0].bind))
+        return NodeMetrics(node, (self._for_clients, self._for_brokers), self._collectors, self._illness)
 
     async def stop(self) -> None:
         """Can be repeated."""
@@ -93,7 +106,13 @@ class NameServer:
         )
         routing = RoutingService(self.registry, routes, names, self.readiness, self._clock, settings.max_watchers)
         AccessPoint(routes, names, self.readiness, forwarder).serve_on(self._for_clients)
-        RegistrationService(self.registry, uuid.uuid4().hex, settings.broken_stream_grace_s).serve_on(self._for_brokers)
+        RegistrationService(self.registry, uuid.uuid4().hex, settings.broken_stream_grace_s, self._counts).serve_on(
+            self._for_brokers
+        )
+        figures = NamesrvFigures(
+            self.registry, self.readiness, self._counts, self._for_clients.meters, lambda: routing.watching
+        )
+        self._collectors.append(figures.collect)
         routing.serve_on(self._for_clients)
         routing.serve_on(self._for_brokers)
         self._serve_health()
@@ -126,12 +145,19 @@ class NameServer:
 
         self.readiness.on_open(open_)
 
+    def _illness(self) -> str | None:
+        if self._health[0].serves(service_rpc.SERVICE):
+            return None
+        missing = ", ".join(self.readiness.missing()) or "a first one"
+        return "it stops" if self.readiness.open else f"it has just started and waits for brokers: {missing}"
+
     async def _keep_scanning(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._settings.scan_interval_s)
             try:
                 for broker in self.registry.scan(loop.time()):
+                    self._counts.evictions += 1
                     _logger.warning("a silent broker is removed", broker=broker.key.name, id=broker.key.id)
             except Exception:
                 _logger.exception("looking for silent brokers failed; it is tried again")

@@ -36,7 +36,8 @@ def serve_unary(
 
     `long_polling`: calls may wait for news, so how long they take says nothing.
     """
-    meter = engine.meters.of(method.path, long_polling=long_polling)
+    meter = engine.meters.of(method.path)
+    meter.long_polling |= long_polling
 
     async def answer(request: bytes, call: UnaryCall, started: float) -> None:
         code: Code = StatusCode.CANCELLED
@@ -79,7 +80,8 @@ def serve_stream(
     long_polling: bool = False,
 ) -> None:
     """Registers a server-streaming handler, which sends its answers itself and returns the code it sent, if not OK."""
-    meter = engine.meters.of(method.path, long_polling=long_polling)
+    meter = engine.meters.of(method.path)
+    meter.long_polling |= long_polling
 
     async def answer(call: StreamCall) -> None:
         started = perf_counter()

@@ -17,7 +17,7 @@ from kourou_service.settings import StringList, split_commas
 
 DEFAULT_NAME = "local"
 MAX_NAME_CHARS = 32
-_WILDCARDS = ("0.0.0.0", "::")
+WILDCARDS = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Listener:
         bind_text, slash, advertised_text = addresses.partition("/")
         bind = HostPort.parse(bind_text)
         advertised = HostPort.parse(advertised_text) if slash else bind
-        if advertised.host in _WILDCARDS:
+        if advertised.host in WILDCARDS:
             raise ValueError(f"clients cannot reach {advertised}: add the address they use, {name}={bind}/HOST:PORT")
         return cls(name, bind, advertised)
 

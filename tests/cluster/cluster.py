@@ -11,6 +11,8 @@ from tests.cluster.process import BIN, Process, clean_environment
 
 Settings = Mapping[str, object]
 COMMAND_TIMEOUT_S = 60.0
+METRICS: Settings = {"metrics_listen": "127.0.0.1:0"}
+"""Where they are is in the line that says that a service is ready."""
 
 
 class Node(Process):
@@ -37,7 +39,7 @@ class Node(Process):
 class NamesrvNode(Node):
     def __init__(self, name: str, folder: Path, settings: Settings) -> None:
         address, self.for_brokers = free_address(), free_address()
-        own = {"listeners": f"local={address}", "broker_listener": self.for_brokers}
+        own = {"listeners": f"local={address}", "broker_listener": self.for_brokers, **METRICS}
         super().__init__(name, ["namesrv"], folder, address, "NameServer listens", {**own, **settings})
 
 
@@ -59,7 +61,7 @@ class BrokerNode(Node):
 class AdminNode(Node):
     def __init__(self, folder: Path, namesrvs: Sequence[NamesrvNode]) -> None:
         address = free_address()
-        settings = {"listen": address, "namesrv": ",".join(node.address for node in namesrvs)}
+        settings = {"listen": address, "namesrv": ",".join(node.address for node in namesrvs), **METRICS}
         super().__init__("admin", ["admin", "serve"], folder, address, "admin service listens", settings)
 
 
@@ -170,6 +172,7 @@ class Dev(System):
             "registration_port": ports[1],
             "broker_port": ports[2],
             "admin_port": ports[3],
+            "metrics_port": 0,
             **settings,
         }
         self.node = Node("dev", ["dev"], folder, f"127.0.0.1:{ports[0]}", "Kourou is up", flags)

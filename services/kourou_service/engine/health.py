@@ -38,6 +38,9 @@ class Health:
             self._statuses[name] = _SERVING if serving else _NOT_SERVING
         self._wake_watches()
 
+    def serves(self, service: str) -> bool:
+        return self._statuses[service] == _SERVING
+
     def close(self) -> None:
         """All services are NOT_SERVING for good, and the watches end, so they do not hold up the engine's stop."""
         self.set_serving(False)

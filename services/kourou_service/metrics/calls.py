@@ -23,11 +23,12 @@ _LABELS = ("protocol_type", "request_code", "response_code", "is_long_polling", 
 class Meter:
     """Of one method. Doors begin with `started = perf_counter()` and end each call with `done(started, code)`."""
 
-    __slots__ = ("_by_code", "_by_name", "_long_polling", "_method")
+    __slots__ = ("_by_code", "_by_name", "_method", "long_polling")
 
-    def __init__(self, path: str, *, long_polling: bool) -> None:
+    def __init__(self, path: str) -> None:
         self._method = path.rpartition("/")[2]
-        self._long_polling = "true" if long_polling else "false"
+        self.long_polling = False
+        """Its calls may wait for news, so how long they take says nothing."""
         self._by_code: dict[Code, Histogram] = {}
         self._by_name: dict[tuple[str, ...], Histogram] = {}
 
@@ -38,13 +39,19 @@ class Meter:
             counted = self._first(code)
         counted.observe((perf_counter() - started) * 1000)
 
+    def calls(self, code: Code) -> int:
+        """How many were answered so."""
+        counted = self._by_code.get(code)
+        return counted.count if counted is not None else 0
+
     def rows(self) -> Iterable[tuple[tuple[str, ...], Histogram]]:
         return self._by_name.items()
 
     def _first(self, code: Code) -> Histogram:
         # By name: gRPC's and RocketMQ's codes have some names in common.
         result = "success" if code in _SUCCESSES else "failed"
-        labels = ("grpc", self._method, name_of(code), self._long_polling, result)
+        long_polling = "true" if self.long_polling else "false"
+        labels = ("grpc", self._method, name_of(code), long_polling, result)
         counted = self._by_name.setdefault(labels, Histogram(LATENCY_BOUNDS_MS))
         self._by_code[code] = counted
         return counted
@@ -56,11 +63,11 @@ class CallMeters:
     def __init__(self) -> None:
         self._meters: dict[str, Meter] = {}
 
-    def of(self, path: str, *, long_polling: bool = False) -> Meter:
-        """The meter of a method by its full path; the first who asks says whether its calls may wait for news."""
+    def of(self, path: str) -> Meter:
+        """The meter of a method by its full path."""
         meter = self._meters.get(path)
         if meter is None:
-            meter = self._meters[path] = Meter(path, long_polling=long_polling)
+            meter = self._meters[path] = Meter(path)
         return meter
 
     def family(self) -> Family:

@@ -1,12 +1,19 @@
 """What one service shows of itself: whose figures they are, where they come from, and whether it is well."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 
 from kourou_service.engine import Engine
+from kourou_service.listener import WILDCARDS, HostPort
 from kourou_service.metrics.exposition import Node
 from kourou_service.metrics.family import Collect, Family, gauge
 from kourou_service.metrics.runtime import build_info
+
+
+def node_id(address: HostPort) -> str:
+    """Names a service by where it listens; by the machine's name where it listens on all addresses."""
+    return str(HostPort(socket.gethostname(), address.port) if address.host in WILDCARDS else address)
 
 
 class NodeMetrics:

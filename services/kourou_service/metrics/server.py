@@ -7,7 +7,8 @@ and wait no longer than `LOOP_TIMEOUT_S` for it; text is made in the thread.
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from kourou_service.listener import HostPort
+from kourou_service.logs import lines_by_level
 from kourou_service.metrics.exposition import NodeExposition, merged
 from kourou_service.metrics.family import Family
 from kourou_service.metrics.http import HttpServer
@@ -115,6 +117,22 @@ class MetricsServer:
             raise Unanswered(f"the event loop did not answer within {LOOP_TIMEOUT_S:.0f} s") from None
         except concurrent.futures.CancelledError:
             raise Unanswered("the service is stopping") from None
+
+
+@asynccontextmanager
+async def serving_metrics(
+    nodes: Sequence[NodeMetrics], address: HostPort | None, max_series: int
+) -> AsyncGenerator[HostPort | None]:
+    """Serves them meanwhile, and tells where; nowhere without an address. Raises OSError as `start` does."""
+    if address is None:
+        yield None
+        return
+    server = MetricsServer(nodes, max_series=max_series, log_counts=lines_by_level)
+    server.start(address)
+    try:
+        yield server.address
+    finally:
+        await server.stop()
 
 
 class _Scrape(Collector):

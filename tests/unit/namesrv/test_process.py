@@ -15,7 +15,7 @@ HEADERS = (("x-mq-client-id", "a-client"),)
 
 
 def start(*args: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "kourou_namesrv", "--log-format", "json", *args]
+    command = [sys.executable, "-m", "kourou_namesrv", "--log-format=json", "--metrics-listen=127.0.0.1:0", *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
