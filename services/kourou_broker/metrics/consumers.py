@@ -14,13 +14,12 @@ class ConsumerMetrics:
     async def collect(self) -> list[Family]:
         backlogs = await self._backlogs.measure()
         rows = ((group_labels(backlog.group, backlog.topic), backlog) for backlog in backlogs)
-        full_queues = sum(backlog.full_queues for backlog in backlogs)
         return [
             *await families(self._columns(), rows),
             gauge(
                 "kourou_queues_at_pending_limit",
                 "Queues with so much unacknowledged that a group gets nothing new from them.",
-                full_queues,
+                sum(backlog.full_queues for backlog in backlogs),
             ),
         ]
 

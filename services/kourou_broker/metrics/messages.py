@@ -102,7 +102,8 @@ class MessageMetrics:
 
     def _groups(self) -> Iterator[tuple[Labels, GroupTraffic]]:
         """What a group asked for since the broker's start."""
-        for (group_id, topic_id), traffic in list(self._traffic.groups.items()):
-            group, topic = self._state.groups_by_id.get(group_id), self._state.topics_by_id.get(topic_id)
-            if group is not None and topic is not None:
+        for key in list(self._traffic.groups):
+            traffic = self._traffic.groups.get(key)
+            group, topic = self._state.groups_by_id.get(key[0]), self._state.topics_by_id.get(key[1])
+            if traffic is not None and group is not None and topic is not None:  # not deleted meanwhile
                 yield group_labels(group, topic), traffic

@@ -32,13 +32,14 @@ class Column(Generic[T]):
 async def families(columns: Sequence[Column[T]], rows: Iterable[tuple[Labels, T]]) -> list[Family]:
     """A column whose labels are fewer takes the first ones of each row."""
     cells: list[list[tuple[Labels, Any]]] = [[] for _ in columns]
+    filled = list(zip(columns, cells, strict=True))
     async for labels, item in in_slices(rows):
-        for column, into in zip(columns, cells, strict=True):
+        for column, into in filled:
             into.append((labels[: len(column.labels)], column.value(item)))
-    return [
-        column.build(column.name, column.documentation, into, column.labels)
-        for column, into in zip(columns, cells, strict=True)
-    ]
+    built: list[Family] = []
+    async for column, into in in_slices(filled):
+        built.append(column.build(column.name, column.documentation, into, column.labels))
+    return built
 
 
 def group_labels(group: Group, topic: Topic) -> Labels:

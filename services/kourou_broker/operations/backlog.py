@@ -7,7 +7,6 @@ what it finds is not of one moment.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 from kourou_broker.operations.delivery import Deliveries
 from kourou_broker.operations.slices import in_slices
@@ -116,9 +115,12 @@ async def _look_at_pending(
     """-> how many are lent, the lowest offset of all, the lowest of those that are not lent."""
     lent_by: dict[Lease, bool] = {}
     lent, oldest, oldest_due = 0, None, None
-    pending = iter(list(progress.pending.items()))
-    while some := list(islice(pending, _PENDING_A_SLICE)):
-        for offset, lease in some:
+    offsets, leases = list(progress.pending), list(progress.pending.values())
+    for start in range(0, len(offsets), _PENDING_A_SLICE):
+        if start:
+            await asyncio.sleep(0)
+        end = start + _PENDING_A_SLICE
+        for offset, lease in zip(offsets[start:end], leases[start:end], strict=True):
             if oldest is None or offset < oldest:
                 oldest = offset
             is_out = lent_by.get(lease)
@@ -128,8 +130,6 @@ async def _look_at_pending(
                 lent += 1
             elif oldest_due is None or offset < oldest_due:
                 oldest_due = offset
-        if len(some) == _PENDING_A_SLICE:
-            await asyncio.sleep(0)
     return lent, oldest, oldest_due
 
 
