@@ -54,6 +54,7 @@ class BrokerNode(Node):
             "namesrv": ",".join(node.for_brokers for node in namesrvs),
             # Small, so that a start writes little.
             "segment_bytes": 4 << 20,
+            **METRICS,
         }
         super().__init__(name, ["broker"], folder, address, "broker serves", {**own, **settings})
 
@@ -143,8 +144,12 @@ class Cluster(System):
         return [broker.address for broker in self.brokers]
 
     def start(self) -> None:
-        for node in self.nodes:
+        for node in (*self.namesrvs, *self.brokers):
             node.launch()
+        for namesrv in self.namesrvs:
+            namesrv.wait_until_ready()
+        # Not before: gRPC would let a second pass after an attempt to connect that came too early.
+        self.admin.launch()
         for node in self.nodes:
             node.wait_until_ready()
         for broker in self.brokers:

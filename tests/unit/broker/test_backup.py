@@ -14,8 +14,8 @@ from kourou_broker.operations import backup
 from kourou_broker.rpc import backing_up
 from kourou_broker.state import fold
 from tests.simulation.direct import CallFailed, DirectCall
-from tests.simulation.disk import SimDisk, SimMedium
-from tests.unit.broker.alone import Broker, handle, message, simulated, until
+from tests.simulation.disk import SimMedium
+from tests.unit.broker.alone import Broker, message, simulated, until
 
 Code = definition_pb2.Code
 KIB = 1024
@@ -77,7 +77,9 @@ def _files(answers: Sequence[BackUpResponse]) -> dict[str, bytes]:
     first, *pieces, last = answers
     assert all(answer.status.code == Code.OK for answer in answers), answers[-1].status
     assert first.total_bytes == sum(len(piece.data) for piece in pieces)
-    assert last.HasField("log_position") and not last.data and not last.file
+    assert last.HasField("log_position")
+    assert not last.data
+    assert not last.file
     files: dict[str, bytearray] = {}
     for piece in pieces:
         file = files.setdefault(piece.file, bytearray(piece.file_bytes))
@@ -168,8 +170,9 @@ async def test_only_what_is_durable_is_in_it() -> None:
     await _fill(broker, 3)
     sending = asyncio.create_task(_fill(broker, 1, 3))
     log = broker.core.log
-    while log.next_position == log.durable_position:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the call is handled
+    await asyncio.sleep(0)  # and its turn ended
+    assert log.durable_position < log.next_position
     durable = log.durable_position
     answers = await _back_up(broker)
     assert answers[-1].log_position == durable
