@@ -77,7 +77,7 @@ class Broker:
         self.process = Process.python(
             "kourou_broker",
             *("--data", str(self.data), "--listeners", f"local={self.address}", "--namesrv", self._namesrv),
-            *("--log-level", "warning"),
+            *("--log-level", "warning", *METRICS),
             log=self._log,
             core=self._core,
         )

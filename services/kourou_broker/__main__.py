@@ -4,11 +4,16 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+import structlog
+
 from kourou_broker.log.errors import LogError
 from kourou_broker.service import Broker
 from kourou_broker.settings import BrokerSettings
 from kourou_service.logs import configure_logging
+from kourou_service.metrics.server import serving_metrics
 from kourou_service.process import UserError, run_process
+
+_logger = structlog.stdlib.get_logger("kourou_broker")
 
 
 def main(args: Sequence[str]) -> int:
@@ -20,7 +25,17 @@ def main(args: Sequence[str]) -> int:
         broker = Broker(settings, on_stop=stop.set)
         try:
             await broker.start()
-            await stop.wait()
+            async with serving_metrics(
+                [broker.metrics()], settings.metrics_listen, settings.metrics_max_series
+            ) as metrics:
+                _logger.info(
+                    "broker serves",
+                    name=settings.name,
+                    listeners=[f"{listener.name}={listener.bind}" for listener in broker.listeners],
+                    metrics=str(metrics or ""),
+                    **broker.start_facts,
+                )
+                await stop.wait()
         except LogError as problem:
             raise UserError(str(problem)) from problem
         finally:

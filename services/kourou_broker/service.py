@@ -18,6 +18,7 @@ from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.lookup import Lookup
 from kourou_broker.log.worker import ThreadWorker
 from kourou_broker.membership import Membership
+from kourou_broker.metrics import collectors
 from kourou_broker.report import BrokerReport
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
@@ -34,9 +35,12 @@ from kourou_broker.rpc.unsupported import open_unsupported
 from kourou_broker.settings import BrokerSettings
 from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import Engine, create_engine
-from kourou_service.engine.health import serve_health
+from kourou_service.engine.health import Health, serve_health
 from kourou_service.engine.reflection import serve_reflection
 from kourou_service.listener import Listener, ListenerNames
+from kourou_service.metrics.exposition import Node
+from kourou_service.metrics.family import Collect
+from kourou_service.metrics.node import NodeMetrics
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
 _SERVICES = (service_rpc.SERVICE, broker_rpc.SERVICE)
@@ -64,6 +68,10 @@ class Broker:
         self._engine = (new_engine or (lambda: create_engine(settings.engine)))()
         self.listeners: tuple[Listener, ...] = settings.listeners
         """With the ports they are bound to, after `start`."""
+        self.start_facts: dict[str, int] = {}
+        """What is worth a line in the log about the start."""
+        self._health: Health | None = None
+        self._collectors: list[Collect] = []
         self._stack = AsyncExitStack()
         """What is to be undone at the stop, in the reverse order of its coming."""
 
@@ -96,21 +104,25 @@ class Broker:
         namesrvs = Resolver(settings.namesrv, interval_s=settings.resolve_interval_s)
         membership = Membership(core, report, settings, namesrvs, self._transport)
         self._open_doors(core, membership, started_ms)
+        self._collectors = collectors(core, settings, self._clock, lambda: membership.registration.links)
         core.start()
         await self._engine.start()
         await membership.start()
         stack.push_async_callback(membership.stop)
-        _logger.info(
-            "broker serves",
-            name=settings.name,
-            listeners=[f"{listener.name}={listener.bind}" for listener in self.listeners],
-            log_end=core.log.next_position,
-            recovered_in_ms=self._clock.now_ms() - started_ms,
-        )
+        self.start_facts = {"log_end": core.log.next_position, "recovered_in_ms": self._clock.now_ms() - started_ms}
 
     async def stop(self) -> None:
         """Says goodbye, lets running calls end, and leaves everything on the disk. Can be repeated."""
         await self._stack.aclose()
+
+    def metrics(self) -> NodeMetrics:
+        """What it shows of itself; after `start`."""
+        node = Node(self._settings.cluster, "broker", self._settings.name)
+        return NodeMetrics(node, (self._engine,), self._collectors, self._illness)
+
+    def _illness(self) -> str | None:
+        serves = self._health is not None and self._health.serves(service_rpc.SERVICE)
+        return None if serves else "the broker is stopping"
 
     def _surroundings(self, medium: FileMedium, helper: Helper) -> Surroundings:
         workers = [ThreadWorker(name) for name in ("log-commit", "log-read", "log-background")]
@@ -178,8 +190,8 @@ class Broker:
         BackingUpDoor(core.backups).open(engine)
         LeavingDoor(membership, core.state, core.journal, self._on_stop).open(engine)
         open_unsupported(engine)
-        health = serve_health(engine, _SERVICES)
-        self._stack.callback(health.close)
+        self._health = serve_health(engine, _SERVICES)
+        self._stack.callback(self._health.close)
         serve_reflection(engine, _SERVICES)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from kourou_service.listener import HostPort, Listener, ListenersSetting, TargetsSetting
+from kourou_service.listener import HostPort, Listener, ListenersSetting, OptionalAddressSetting, TargetsSetting
 from kourou_service.settings import ServiceSettings
 
 _MIB = 1024 * 1024
@@ -31,6 +31,9 @@ class BrokerSettings(ServiceSettings):
     namesrv: TargetsSetting = Field(
         default=("127.0.0.1:9876",),
         description="NameServers' listeners for brokers, host:port with commas; names are resolved to all addresses.",
+    )
+    metrics_listen: OptionalAddressSetting = Field(
+        default=HostPort("127.0.0.1", 5557), description="Where /metrics and /health are, host:port; empty: nowhere."
     )
     resolve_interval_s: float = Field(
         default=30, gt=0, description="How often names of NameServers are resolved again, seconds."

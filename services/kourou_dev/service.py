@@ -39,9 +39,9 @@ class LocalCluster:
         """Returns when messages can be sent. Raises OSError or UserError when it cannot run; then nothing is left."""
         try:
             name_server = await self._start_name_server()
-            await self._start_broker(name_server)
+            broker = await self._start_broker(name_server)
             admin = await self._start_admin()
-            await self._serve_metrics([name_server.metrics(), admin.metrics()])
+            await self._serve_metrics([name_server.metrics(), broker.metrics(), admin.metrics()])
             await self._ready()
         except BaseException:
             await self.stop()
