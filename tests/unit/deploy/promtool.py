@@ -5,13 +5,12 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[3]
-RULES = ROOT / "deploy/prometheus"
+from tests.unit.deploy.files import PROMETHEUS, ROOT
+
 TIMEOUT_S = 100
 
 
@@ -42,11 +41,11 @@ def _command() -> Sequence[str]:
 def _in_docker() -> Sequence[str]:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     image: str = compose["services"]["prometheus"]["image"]
-    mount = ["--volume", f"{RULES}:/rules:ro", "--workdir", "/rules"]
+    mount = ["--volume", f"{PROMETHEUS}:/rules:ro", "--workdir", "/rules"]
     return ["docker", "run", "--rm", "--network=none", *mount, "--entrypoint=promtool", image]
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=RULES, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S
+        command, cwd=PROMETHEUS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S
     )

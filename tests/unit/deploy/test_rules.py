@@ -1,13 +1,14 @@
 """Prometheus' configuration and rules, by promtool; and that each alert is tested and documented."""
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.unit.deploy.promtool import RULES, promtool
+from tests.unit.deploy.files import PROMETHEUS, alerts
+from tests.unit.deploy.promtool import promtool
+
+ALERTS = alerts()
 
 
 def test_the_configuration_is_valid() -> None:
@@ -30,14 +31,6 @@ def test_what_is_wrong_is_noticed() -> None:
         promtool("check", "rules", "prometheus.yml")
 
 
-def rules(file: str) -> Iterator[Mapping[str, Any]]:
-    for group in yaml.safe_load((RULES / file).read_text())["groups"]:
-        yield from group["rules"]
-
-
-ALERTS = {rule["alert"]: rule for rule in rules("alerts.yml")}
-
-
 @pytest.mark.parametrize("name", ALERTS)
 def test_each_alert_says_what_is_wrong_and_where_to_read_on(name: str) -> None:
     alert = ALERTS[name]
@@ -49,7 +42,7 @@ def test_each_alert_says_what_is_wrong_and_where_to_read_on(name: str) -> None:
 def test_each_alert_is_tested_both_ways() -> None:
     fires: set[str] = set()
     silent: set[str] = set()
-    for test in yaml.safe_load((RULES / "alerts_test.yml").read_text())["tests"]:
+    for test in yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]:
         for case in test.get("alert_rule_test", ()):
             (fires if case.get("exp_alerts") else silent).add(case["alertname"])
     assert fires == ALERTS.keys()
