@@ -17,6 +17,7 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Look at the log of a stopped broker, and repair it.")
 
 _DATA = typer.Option(..., "--data", exists=True, file_okay=False, help="The broker's data folder.")
+_UP_TO = typer.Option(None, "--up-to", metavar="POSITION", help="Also fail when the log ends before this position.")
 _MODE = typer.Option(
     "skip",
     help="skip: lose the damaged frames and no others. cut: end the log at the first damage, and lose all behind.",
@@ -24,11 +25,14 @@ _MODE = typer.Option(
 
 
 @app.command("inspect")
-def inspect_log(data: Path = _DATA) -> None:
+def inspect_log(data: Path = _DATA, up_to: int | None = _UP_TO) -> None:
     """Verify the whole log and say what is damaged; nothing is changed."""
     report = _run(data, inspect)
     _show(report)
-    raise typer.Exit(0 if report.healthy else 1)
+    too_short = up_to is not None and report.end < up_to
+    if too_short:
+        typer.echo(f"The log ends before position {up_to}.")
+    raise typer.Exit(0 if report.healthy and not too_short else 1)
 
 
 @app.command("repair")

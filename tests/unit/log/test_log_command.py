@@ -26,6 +26,9 @@ async def test_inspect_and_repair(tmp_path: Path) -> None:
     await _make_log(tmp_path)
     cli = CliRunner()
     assert "healthy" in cli.invoke(app, ["inspect", "--data", str(tmp_path)]).output
+    with_end = [cli.invoke(app, ["inspect", "--data", str(tmp_path), "--up-to", end]) for end in ("9000", "99000")]
+    assert [result.exit_code for result in with_end] == [0, 1]
+    assert "ends before position 99000" in with_end[1].output
     segment = sorted((tmp_path / "segments").glob("*.segment"))[1]
     data = bytearray(segment.read_bytes())
     data[200] ^= 1

@@ -190,7 +190,8 @@ class Copy:
             return "all bytes came; each frame is verified where the distribution kourou-server is installed"
         said = io.StringIO()
         with redirect_stdout(said):
-            code = log.main(["inspect", "--data", str(self.partial)], standalone_mode=False)
+            args = ["inspect", "--data", str(self.partial), "--up-to", str(self.log_position)]
+            code = log.main(args, standalone_mode=False)
         if code:
             raise CommandError(
                 f"all bytes came, but the log is damaged, as it is at the broker: {' '.join(said.getvalue().split())}; "
