@@ -27,6 +27,7 @@ from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import EngineOptions, create_engine
 from kourou_service.engine.health import serve_health
 from kourou_service.engine.reflection import serve_reflection
+from kourou_service.following import Following
 from kourou_service.listener import HostPort
 from kourou_service.metrics.exposition import Node
 from kourou_service.metrics.node import NodeMetrics, node_id
@@ -62,19 +63,24 @@ class Admin:
         self._health = serve_health(self._engine, (admin_rpc.SERVICE,))
         serve_reflection(self._engine, (admin_rpc.SERVICE,))
         self._leveller: asyncio.Task[None] | None = None
+        self._node: Node | None = None
+        self._following: Following | None = None
         self.addresses: tuple[str, ...] = ()
         """Where it listens, "host:port"; known once it has started."""
 
     async def start(self) -> None:
         """Raises OSError when the port is taken."""
         self.addresses = (self._engine.listen(str(self._settings.listen)),)
+        self._node = Node(self._settings.cluster, "admin", node_id(HostPort.parse(self.addresses[0])))
+        self._following = Following(self._settings, self._node)
+        self._following.install(self._engine)
         await self._engine.start()
         self._leveller = asyncio.create_task(self._levelling.run())
 
     def metrics(self) -> NodeMetrics:
         """What it shows of itself; after `start`."""
-        node = Node(self._settings.cluster, "admin", node_id(HostPort.parse(self.addresses[0])))
-        return NodeMetrics(node, (self._engine,), [admin_figures(self._levelling)], self._illness)
+        assert self._node is not None
+        return NodeMetrics(self._node, (self._engine,), [admin_figures(self._levelling)], self._illness)
 
     async def stop(self) -> None:
         if self._leveller is not None:
@@ -84,6 +90,8 @@ class Admin:
         await self._name_servers.close()
         if self._own_transport is not None:
             await self._own_transport.close()
+        if self._following is not None:
+            await self._following.close()
 
     def _illness(self) -> str | None:
         return None if self._health.serves(admin_rpc.SERVICE) else "it stops"

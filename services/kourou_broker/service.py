@@ -37,6 +37,7 @@ from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import Engine, create_engine
 from kourou_service.engine.health import Health, serve_health
 from kourou_service.engine.reflection import serve_reflection
+from kourou_service.following import Following
 from kourou_service.listener import Listener, ListenerNames
 from kourou_service.metrics.exposition import Node
 from kourou_service.metrics.family import Collect
@@ -70,6 +71,7 @@ class Broker:
         """With the ports they are bound to, after `start`."""
         self.start_facts: dict[str, int] = {}
         """What is worth a line in the log about the start."""
+        self._node = Node(settings.cluster, "broker", settings.name)
         self._health: Health | None = None
         self._collectors: list[Collect] = []
         self._stack = AsyncExitStack()
@@ -79,6 +81,9 @@ class Broker:
         settings = self._settings
         started_ms = self._clock.now_ms()
         stack = self._stack
+        following = Following(settings, self._node)
+        stack.push_async_callback(following.close)
+        following.install(self._engine)
         medium = FileMedium(settings.data)
         stack.callback(medium.close)
         helper = Helper(settings.data)
@@ -117,8 +122,7 @@ class Broker:
 
     def metrics(self) -> NodeMetrics:
         """What it shows of itself; after `start`."""
-        node = Node(self._settings.cluster, "broker", self._settings.name)
-        return NodeMetrics(node, (self._engine,), self._collectors, self._illness)
+        return NodeMetrics(self._node, (self._engine,), self._collectors, self._illness)
 
     def _illness(self) -> str | None:
         serves = self._health is not None and self._health.serves(service_rpc.SERVICE)

@@ -23,6 +23,7 @@ from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import Engine, create_engine
 from kourou_service.engine.health import Health, serve_health
 from kourou_service.engine.reflection import serve_reflection
+from kourou_service.following import Following
 from kourou_service.listener import Listener, ListenerNames, addresses_of
 from kourou_service.metrics.calls import CallMeters
 from kourou_service.metrics.exposition import Node
@@ -62,6 +63,8 @@ class NameServer:
         self._health: tuple[Health, ...] = ()
         self._counts = Counts()
         self._collectors: list[Collect] = []
+        self._node: Node | None = None
+        self._following: Following | None = None
 
     async def start(self) -> None:
         self.listeners = tuple(
@@ -71,6 +74,9 @@ class NameServer:
         self.broker_address = self._for_brokers.listen(
             str(self._settings.broker_listener), name=self._settings.fallback_listener
         )
+        self._node = Node(self._settings.cluster, "nameserver", node_id(self.listeners[0].bind))
+        self._following = Following(self._settings, self._node)
+        self._following.install(self._for_clients, self._for_brokers)
         self._wire()
         self.readiness.start()
         self._scanner = asyncio.create_task(self._keep_scanning())
@@ -79,8 +85,8 @@ class NameServer:
 
     def metrics(self) -> NodeMetrics:
         """What it shows of itself; after `start`."""
-        node = Node(self._settings.cluster, "nameserver", node_id(self.listeners[0].bind))
-        return NodeMetrics(node, (self._for_clients, self._for_brokers), self._collectors, self._illness)
+        assert self._node is not None
+        return NodeMetrics(self._node, (self._for_clients, self._for_brokers), self._collectors, self._illness)
 
     async def stop(self) -> None:
         """Can be repeated."""
@@ -92,6 +98,8 @@ class NameServer:
         grace_s = self._settings.stop_grace_s
         await asyncio.gather(self._for_clients.stop(grace_s), self._for_brokers.stop(grace_s))
         await self._transport.close()
+        if self._following is not None:
+            await self._following.close()
 
     def _wire(self) -> None:
         settings = self._settings

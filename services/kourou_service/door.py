@@ -15,7 +15,8 @@ from google.protobuf.message import DecodeError, Message
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.method import ServerStreamMethod, UnaryMethod
 from kourou_service.engine import AbortCall, Call, Engine, StatusCode, StreamCall, UnaryCall
-from kourou_service.metrics.calls import Code
+from kourou_service.logs import current_call, identity
+from kourou_service.metrics.calls import Code, Followed
 from kourou_service.refusal import Refused
 
 Q = TypeVar("Q", bound=Message)
@@ -40,24 +41,29 @@ def serve_unary(
     meter.long_polling |= long_polling
 
     async def answer(request: bytes, call: UnaryCall, started: float) -> None:
+        current_call.set(call)
+        followed = meter.follow(call)
         code: Code = StatusCode.CANCELLED
         try:
-            response = await respond(request, call)
+            response = await respond(request, call, followed)
             call.reply(response.SerializeToString())
             code = _code_of(response)
         except AbortCall as problem:
             call.fail(problem.code, problem.details)
             code = problem.code
         finally:
-            meter.done(started, code)
+            meter.done(started, code, followed)
 
-    async def respond(request: bytes, call: UnaryCall) -> A:
+    async def respond(data: bytes, call: UnaryCall, followed: Followed | None) -> A:
         try:
-            return await handler(parse(method.request, request), call)
+            request = parse(method.request, data)
+            if followed is not None:
+                followed.about(request)
+            return await handler(request, call)
         except AbortCall:
             raise
         except Exception as problem:
-            return refusal(method.response, problem, method.path)
+            return refusal(method.response, problem, call, followed)
 
     def start(request: bytes, call: UnaryCall) -> None:
         task = asyncio.get_running_loop().create_task(answer(request, call, perf_counter()))
@@ -85,25 +91,30 @@ def serve_stream(
 
     async def answer(call: StreamCall) -> None:
         started = perf_counter()
+        current_call.set(call)
+        followed = meter.follow(call)
         code: Code = StatusCode.CANCELLED
         try:
             request = await call.receive()
             if request is None:
                 raise AbortCall(StatusCode.INVALID_ARGUMENT, "the call brought no request")
-            code = await respond(request, call)
+            code = await respond(request, call, followed)
         except AbortCall as problem:
             code = problem.code
             raise
         finally:
-            meter.done(started, code)
+            meter.done(started, code, followed)
 
-    async def respond(request: bytes, call: StreamCall) -> int:
+    async def respond(data: bytes, call: StreamCall, followed: Followed | None) -> int:
         try:
-            return await handler(parse(method.request, request), call) or definition_pb2.OK
+            request = parse(method.request, data)
+            if followed is not None:
+                followed.about(request)
+            return await handler(request, call) or definition_pb2.OK
         except AbortCall:
             raise
         except Exception as problem:
-            response = refusal(method.response, problem, method.path)
+            response = refusal(method.response, problem, call, followed)
             await call.send(response.SerializeToString())
             return _code_of(response)
 
@@ -122,11 +133,13 @@ def parse(type_: type[Q], data: bytes) -> Q:
         raise AbortCall(StatusCode.INVALID_ARGUMENT, f"the request is no {type_.DESCRIPTOR.full_name}") from None
 
 
-def refusal(response: type[A], problem: Exception, path: str) -> A:
+def refusal(response: type[A], problem: Exception, call: Call, followed: Followed | None) -> A:
     """The answer that says why not."""
     if not isinstance(problem, Refused):
-        _logger.error("a request failed", method=path, exc_info=problem)
+        _logger.error("a request failed", **identity(call), exc_info=problem)
         problem = Refused(definition_pb2.INTERNAL_SERVER_ERROR, "the server failed; its log says more")
+    if followed is not None:
+        followed.refused(problem.message)
     fields: dict[str, Any] = {"status": status(problem.code, problem.message)}
     return response(**fields)
 

@@ -9,8 +9,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
@@ -30,6 +31,13 @@ def split_commas(value: object) -> object:
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)]
 """Several values: separated by commas in flags and the environment, a list in the file."""
 ClusterSetting = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
+
+
+def _check_url(url: str) -> str:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or not parts.port):
+        raise ValueError(f"{url!r} is not http://host:port or https://host:port")
+    return url
 
 
 class ServiceSettings(BaseSettings):
@@ -54,6 +62,13 @@ class ServiceSettings(BaseSettings):
     )
     metrics_max_series: int = Field(
         default=10_000, ge=1, description="Sets of labels shown of each metric; what is beyond is summed into `*`."
+    )
+    otlp_endpoint: Annotated[str, AfterValidator(_check_url)] = Field(
+        default="",
+        description="An OpenTelemetry collector that gets traces, such as http://collector:4317; empty: none.",
+    )
+    trace_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="Part of the calls that is traced, of those whose caller has not decided."
     )
     stop_grace_s: float = Field(
         default=5.0, ge=0, description="How long a stop waits for the calls that are running, seconds."

@@ -21,12 +21,13 @@ PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
 class _Send:
     """A call that waits for the disk."""
 
-    __slots__ = ("_call", "_meter", "_started", "_traffic", "message_ids")
+    __slots__ = ("_call", "_meter", "_started", "_traffic", "followed", "message_ids")
 
     def __init__(self, call: UnaryCall, meter: Meter, traffic: Traffic) -> None:
         self._started = perf_counter()
         self._call = call
         self._meter = meter
+        self.followed = meter.follow(call)
         self._traffic = traffic
         self.message_ids: list[str] = []
 
@@ -45,18 +46,18 @@ class _Send:
             offset += 1
         trailing = ((STORED_HEADER, f"{where.queue}.{where.position}.{where.place}"),)
         self._call.reply(response.SerializeToString(), trailing)
-        self._meter.done(self._started, definition_pb2.OK)
+        self._meter.done(self._started, definition_pb2.OK, self.followed)
 
     def refuse(self, problem: Exception) -> None:
-        response = refusal(service_pb2.SendMessageResponse, problem, service_rpc.SEND_MESSAGE.path)
+        response = refusal(service_pb2.SendMessageResponse, problem, self._call, self.followed)
         code = response.status.code
         self._traffic.refused_sends[code] += 1
         self._call.reply(response.SerializeToString())
-        self._meter.done(self._started, code)
+        self._meter.done(self._started, code, self.followed)
 
     def abort(self, problem: AbortCall) -> None:
         self._call.fail(problem.code, problem.details)
-        self._meter.done(self._started, problem.code)
+        self._meter.done(self._started, problem.code, self.followed)
 
 
 class SendingDoor:
@@ -72,7 +73,10 @@ class SendingDoor:
     def _send(self, meter: Meter, request: bytes, call: UnaryCall) -> None:
         waiting = _Send(call, meter, self._traffic)
         try:
-            messages = parse(service_pb2.SendMessageRequest, request).messages
+            parsed = parse(service_pb2.SendMessageRequest, request)
+            if waiting.followed is not None:
+                waiting.followed.about(parsed)
+            messages = parsed.messages
             metadata = call.metadata
             self._clients.touch(client_id(call), call, str(metadata.get(PRODUCER_GROUP_HEADER, "")))
             waiting.message_ids = [message.system_properties.message_id for message in messages]

@@ -32,18 +32,22 @@ class SettlingDoor:
 
     def _ack(self, meter: Meter, data: bytes, call: UnaryCall) -> None:
         started = perf_counter()
+        followed = meter.follow(call)
 
         def reply(response: service_pb2.AckMessageResponse) -> None:
             call.reply(response.SerializeToString())
-            meter.done(started, response.status.code)
+            meter.done(started, response.status.code, followed)
 
         try:
-            response = self._settle(parse(service_pb2.AckMessageRequest, data), call)
+            request = parse(service_pb2.AckMessageRequest, data)
+            if followed is not None:
+                followed.about(request)
+            response = self._settle(request, call)
         except AbortCall as problem:
-            meter.done(started, problem.code)
+            meter.done(started, problem.code, followed)
             raise
         except Exception as problem:
-            reply(refusal(service_pb2.AckMessageResponse, problem, service_rpc.ACK_MESSAGE.path))
+            reply(refusal(service_pb2.AckMessageResponse, problem, call, followed))
         else:
             self._journal.when_durable(lambda: reply(response))
 

@@ -1,13 +1,20 @@
 """How long calls take: a meter for each method, which the doors tell when a call ends."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
 
+from google.protobuf.message import Message
 from grpc import StatusCode
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_service.metrics.family import Family, histogram
 from kourou_service.metrics.histogram import Histogram
+
+if TYPE_CHECKING:  # the engine has meters
+    from kourou_service.engine.interface import Call
 
 LATENCY_BOUNDS_MS = (0.25, 0.5, 1, 3, 5, 7, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000, 10_000, 30_000)
 """RocketMQ's own (1 to 3000), with finer ones between and around them."""
@@ -20,24 +27,57 @@ _SUCCESSES = (definition_pb2.OK, definition_pb2.MESSAGE_NOT_FOUND, StatusCode.OK
 _LABELS = ("protocol_type", "request_code", "response_code", "is_long_polling", "result")
 
 
+class Followed(Protocol):
+    """One call that is logged or traced."""
+
+    def about(self, request: Message) -> None:
+        """What the request is about, for the trace."""
+        ...
+
+    def refused(self, reason: str) -> None: ...
+
+    def ended(self, code: Code, latency_ms: float, *, failed: bool) -> None: ...
+
+
+class Follower(Protocol):
+    def follow(self, call: Call) -> Followed | None:
+        """None for a call that nobody is interested in."""
+        ...
+
+
 class Meter:
-    """Of one method. Doors begin with `started = perf_counter()` and end each call with `done(started, code)`."""
+    """Of one method. A door takes the time when a request comes, and says when the call is done:
 
-    __slots__ = ("_by_code", "_by_name", "_method", "long_polling")
+    started = perf_counter()
+    followed = meter.follow(call)
+    ...
+    meter.done(started, code, followed)
+    """
 
-    def __init__(self, path: str) -> None:
+    __slots__ = ("_all", "_by_code", "_by_name", "_method", "long_polling")
+
+    def __init__(self, path: str, all_: CallMeters) -> None:
         self._method = path.rpartition("/")[2]
+        self._all = all_
         self.long_polling = False
         """Its calls may wait for news, so how long they take says nothing."""
         self._by_code: dict[Code, Histogram] = {}
         self._by_name: dict[tuple[str, ...], Histogram] = {}
 
-    def done(self, started: float, code: Code) -> None:
+    def follow(self, call: Call) -> Followed | None:
+        """None, as a rule: calls are logged at level debug only, and traced by a setting."""
+        follower = self._all.follower
+        return follower.follow(call) if follower is not None else None
+
+    def done(self, started: float, code: Code, followed: Followed | None = None) -> None:
         """A call that began at `started` (perf_counter's seconds) is answered now."""
         counted = self._by_code.get(code)
         if counted is None:
             counted = self._first(code)
-        counted.observe((perf_counter() - started) * 1000)
+        latency_ms = (perf_counter() - started) * 1000
+        counted.observe(latency_ms)
+        if followed is not None:
+            followed.ended(code, latency_ms, failed=code not in _SUCCESSES)
 
     def calls(self, code: Code) -> int:
         """How many were answered so."""
@@ -62,12 +102,14 @@ class CallMeters:
 
     def __init__(self) -> None:
         self._meters: dict[str, Meter] = {}
+        self.follower: Follower | None = None
+        """Whoever wants to know of each call."""
 
     def of(self, path: str) -> Meter:
         """The meter of a method by its full path."""
         meter = self._meters.get(path)
         if meter is None:
-            meter = self._meters[path] = Meter(path)
+            meter = self._meters[path] = Meter(path, self)
         return meter
 
     def family(self) -> Family:
