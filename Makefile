@@ -36,6 +36,7 @@ lint: .venv/installed-dev ## Checks style, types, imports between packages, prot
 	cd proto && ../$(BIN)/buf lint
 	cd proto && ../$(BIN)/buf breaking --against released.binpb
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python docs/generate_settings.py --check
 
 .PHONY: fmt
 fmt: .venv/installed-dev ## Formats the code and mends what ruff can mend
@@ -46,6 +47,10 @@ fmt: .venv/installed-dev ## Formats the code and mends what ruff can mend
 .PHONY: proto
 proto: .venv/installed-dev ## Generates kourou.protocol from proto/
 	$(BIN)/python proto/generate.py
+
+.PHONY: docs
+docs: .venv/installed-dev ## Generates docs/settings.md from the definitions of all settings
+	$(BIN)/python docs/generate_settings.py
 
 .PHONY: proto-released
 proto-released: .venv/installed-dev ## Makes the protocols as they are what `buf breaking` compares with
