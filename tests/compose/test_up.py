@@ -1,0 +1,53 @@
+"""What `docker compose up` starts, and how it is locked in."""
+
+import pytest
+
+from tests.compose.container import Container
+from tests.compose.stack import SERVICES, Stack
+
+OURS = [service for service in SERVICES if service not in ("prometheus", "grafana")]
+
+
+def test_everything_is_healthy(stack: Stack) -> None:
+    """From one command and without any order of starting."""
+    assert {container.service: container.health for container in stack.containers()} == dict.fromkeys(
+        SERVICES, "healthy"
+    )
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_can_do_no_more_than_it_must(stack: Stack, service: str) -> None:
+    container = stack.container(service)
+    facts = container.inspect()
+    host = facts["HostConfig"]
+    assert facts["Config"]["User"] not in ("", "0", "root"), "it runs as root"
+    assert container.exec("id", "-u").strip() != "0"
+    assert host["ReadonlyRootfs"], "its root file system can be written"
+    assert host["CapDrop"] == ["ALL"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] > 0, "its memory has no limit"
+    assert not host["Privileged"]
+    assert _published(container) <= {"127.0.0.1"}, "it is published to others than this host"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_nothing_can_be_written_but_data_and_tmp(stack: Stack, service: str) -> None:
+    container = stack.container(service)
+    writable = ["/tmp", "/data"] if service.startswith("broker") else ["/tmp"]
+    for folder in ("/", "/opt/kourou", "/etc", "/tmp", "/data"):
+        done = container.exec(
+            "sh", "-c", f"echo x 2>/dev/null >{folder}/written && rm {folder}/written && echo yes || true"
+        )
+        assert (done.strip() == "yes") == (folder in writable), f"{folder} of {service}: {done!r}"
+
+
+def test_the_image_holds_no_tools_to_build_with(stack: Stack) -> None:
+    container = stack.container("admin")
+    for tool in ("gcc", "git", "curl"):
+        assert not container.exec("sh", "-c", f"command -v {tool} || true")
+    assert container.exec("python", "-c", "import importlib.util as u; print(u.find_spec('pip'))").strip() == "None"
+
+
+def _published(container: Container) -> set[str]:
+    ports = container.inspect()["NetworkSettings"]["Ports"]
+    return {binding["HostIp"] for bindings in ports.values() for binding in bindings or ()}
