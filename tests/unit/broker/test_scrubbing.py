@@ -18,6 +18,7 @@ async def test_each_sealed_segment_in_turn_and_then_the_first_again():
     scrubbing = Scrubbing(log, scrub, interval_s=1)
     assert [await scrubbing.check() for _ in range(3)] == [None, "rot", None]
     assert seen == [100, 200, 100]
+    assert scrubbing.damaged == {200}
     segments.clear()
     assert await scrubbing.check() is None
     assert seen == [100, 200, 100]
