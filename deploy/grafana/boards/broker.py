@@ -128,10 +128,15 @@ def messages(board: Dashboard) -> None:
         ),
         graph(
             "Size of messages",
-            "Half and 99 of 100 messages stored are not larger.",
-            Query(quantile(0.5, "rocketmq_message_size", "node_id", selector=OF), "50th percentile {{node_id}}"),
+            "The mean of those stored; and what 99 of 100 are not larger than, read off buckets from 1 KiB to 4 MiB.",
+            Query(
+                f"{rate('rocketmq_throughput_in_total', 'node_id', OF)} "
+                f"/ ({rate('rocketmq_messages_in_total', 'node_id', OF)} > 0)",
+                "mean {{node_id}}",
+            ),
             Query(quantile(0.99, "rocketmq_message_size", "node_id", selector=OF), "99th percentile {{node_id}}"),
             unit=BYTES,
+            no_value="No message was stored in this time",
         ),
         graph(
             "Refused sends",
@@ -171,6 +176,7 @@ def calls(board: Dashboard) -> None:
                 for share, percentile in ((0.5, "50th"), (0.9, "90th"), (0.99, "99th"))
             ),
             unit=TIME_MS,
+            no_value="Nothing was sent in this time",
         ),
         graph(
             "Calls that failed",
@@ -217,6 +223,7 @@ def log(board: Dashboard) -> None:
             Query(quantile(0.99, "kourou_log_sync_seconds", "node_id", selector=OF), "99th percentile {{node_id}}"),
             unit=TIME_S,
             line_at=0.1,
+            no_value="Nothing was written in this time",
         ),
         graph(
             "Group commits",

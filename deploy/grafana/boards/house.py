@@ -17,8 +17,8 @@ P = TypeVar("P", stat.Panel, timeseries.Panel, table.Panel, statetimeline.Panel)
 TAG = "kourou"
 COLUMNS = 24
 GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
-TIME_MS, TIME_S, BYTES, BYTES_S, PER_S, RATIO = "ms", "s", "bytes", "Bps", "cps", "percentunit"
-NUMBER, MESSAGES_S, COMMITS_S = "short", "suffix: msg/s", "iops"
+TIME_MS, TIME_S, BYTES, BYTES_S, PER_S, PER_MIN, RATIO = "ms", "s", "bytes", "Bps", "cps", "cpm", "percentunit"
+NUMBER, MESSAGES_S = "short", "suffix: msg/s"
 
 
 class Query(NamedTuple):
@@ -61,14 +61,11 @@ def new_board(uid: str, title: str, description: str) -> Dashboard:
             .include_vars(True)
             .keep_time(True)
         )
-        .annotation(_mark("Alerts", RED, 'ALERTS{alertstate="firing", severity!="info"}', "{{alertname}}"))
+        .annotation(_mark("Alerts", RED, "{{alertname}}").expr('ALERTS{alertstate="firing", severity!="info"}'))
         .annotation(
-            _mark(
-                "Starts",
-                BLUE,
-                'changes(process_start_time_seconds{cluster=~"$cluster"}[30s]) > 0',
-                "{{node_type}} {{node_id}} started",
-            )
+            _mark("Starts", BLUE, "{{node_type}} {{node_id}} started")
+            .expr('process_start_time_seconds{cluster=~"$cluster"} * 1000')
+            .use_value_for_time(True)
         )
         .with_variable(variable("cluster", "Cluster", "kourou_build_info", multi=False))
     )
@@ -133,8 +130,12 @@ def graph(
     stacked: bool = False,
     bars: bool = False,
     line_at: float | None = None,
+    no_value: str = "",
 ) -> timeseries.Panel:
-    """Lines from zero up, or bars of a minute at least, with their last and highest values. line_at draws a limit."""
+    """Lines from zero up, or bars of a minute at least, with their last and highest values.
+
+    line_at draws a limit; no_value is shown where there is nothing, instead of Grafana's own words.
+    """
     panel = (
         _drawn(timeseries.Panel(), title, description, queries, width=width, height=8)
         .unit(unit)
@@ -156,6 +157,8 @@ def graph(
             .calcs(["lastNotNull", "max"])
         )
     )
+    if no_value:
+        panel.no_value(no_value)
     if bars:
         # A bar is a minute: of a shorter time, increase() has too few samples, and of a longer one they overlap.
         panel.interval("1m")
@@ -223,9 +226,14 @@ def rate(metric: str, by: str, selector: str) -> str:
     return f"sum by ({by}) (rate({metric}{{{selector}}}[$__rate_interval]))"
 
 
+def per_minute(metric: str, by: str, selector: str) -> str:
+    """Of what happens every 30 s or so: a rate of seconds would be all or nothing."""
+    return f"60 * sum by ({by}) (rate({metric}{{{selector}}}[2m]))"
+
+
 def or_none(expr: str, label: str) -> str:
-    """What holds of nothing is 0 of `none`: where it is empty since there is no topic or group yet."""
-    return f'{expr} or label_replace(vector(0), "{label}", "none", "", "")'
+    """0 of `none` where it is empty, since there is no topic or group yet."""
+    return f'{expr} or on () label_replace(vector(0), "{label}", "none", "", "")'
 
 
 def _drawn(panel: P, title: str, description: str, queries: Sequence[Query], *, width: int, height: int) -> P:
@@ -257,14 +265,13 @@ def _words(words: Mapping[int, tuple[str, str]]) -> models.ValueMap:
     return models.ValueMap(options=results)
 
 
-def _mark(name: str, color: str, expr: str, title: str) -> dashboard.AnnotationQuery:
+def _mark(name: str, color: str, title: str) -> dashboard.AnnotationQuery:
     return (
         dashboard.AnnotationQuery()
         .name(name)
         .datasource(DATASOURCE)
         .enable(True)
         .icon_color(color)
-        .expr(expr)
         .title_format(title)
         .step("10s")
     )

@@ -5,6 +5,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana.boards.house import (
     BYTES,
     GREEN,
+    PER_MIN,
     PER_S,
     RATIO,
     RED,
@@ -15,6 +16,7 @@ from deploy.grafana.boards.house import (
     graph,
     new_board,
     number,
+    per_minute,
     quantile,
     rate,
     row,
@@ -95,12 +97,12 @@ def brokers(board: Dashboard) -> None:
         ),
         graph(
             "Heartbeats",
-            "That came from each broker, each second.",
+            "That came from each broker: two a minute while nothing changes.",
             Query(
-                f"{rate('kourou_namesrv_heartbeats_total', 'broker, instance', OF)} or {EACH}",
+                f"{per_minute('kourou_namesrv_heartbeats_total', 'broker, instance', OF)} or on (instance) {EACH}",
                 "{{broker}} at {{instance}}",
             ),
-            unit=PER_S,
+            unit=PER_MIN,
         ),
         graph(
             "Comings and goings",
@@ -129,9 +131,9 @@ def from_brokers(board: Dashboard) -> None:
         ),
         graph(
             "Heartbeats sent",
-            "By each broker to each address, each second.",
-            Query(rate("kourou_heartbeats_sent_total", "node_id, namesrv", every), "{{node_id}} to {{namesrv}}"),
-            unit=PER_S,
+            "By each broker to each address, each minute.",
+            Query(per_minute("kourou_heartbeats_sent_total", "node_id, namesrv", every), "{{node_id}} to {{namesrv}}"),
+            unit=PER_MIN,
             width=12,
         ),
     )

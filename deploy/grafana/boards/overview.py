@@ -9,6 +9,7 @@ from deploy.grafana.boards.house import (
     NONE_IS_BAD,
     NONE_IS_GOOD,
     NUMBER,
+    PER_MIN,
     PER_S,
     RATIO,
     RED,
@@ -22,6 +23,7 @@ from deploy.grafana.boards.house import (
     new_board,
     number,
     or_none,
+    per_minute,
     quantile,
     rate,
     row,
@@ -202,6 +204,7 @@ def times(board: Dashboard) -> None:
             Query(quantile(0.99, "kourou_log_sync_seconds", "node_id", selector=OF), "{{node_id}}"),
             unit=TIME_S,
             line_at=0.1,
+            no_value="Nothing was written in this time",
         ),
         graph(
             "Event loops, 99th percentile of lateness",
@@ -268,13 +271,13 @@ def names(board: Dashboard) -> None:
         ),
         graph(
             "Heartbeats",
-            "Of all brokers, that NameServers got: one each 30 s from each broker while nothing changes.",
+            "Of all brokers, that NameServers got: two a minute from each broker while nothing changes.",
             Query(
-                f"{rate('kourou_namesrv_heartbeats_total', 'instance', OF)} "
+                f"{per_minute('kourou_namesrv_heartbeats_total', 'instance', OF)} "
                 f"or sum by (instance) (0 * kourou_namesrv_ready{{{OF}}})",
                 "{{instance}}",
             ),
-            unit=PER_S,
+            unit=PER_MIN,
             width=6,
         ),
         graph(

@@ -92,7 +92,7 @@ def summary(board: Dashboard) -> None:
             "Groups",
             "How far each group is with each topic, over all brokers. With no group yet there is a line of `none`.",
             {
-                "Lag": Query(or_none(LAG, "consumer_group")),
+                "Lag": Query(or_none(f"sum by ({BY}) ({LAG})", "consumer_group")),
                 "In flight": Query(_sum("rocketmq_consumer_inflight_messages")),
                 "Ready": Query(_sum("rocketmq_consumer_ready_messages")),
                 "Oldest": Query(or_none(f"max by ({BY}) ({OLDEST})", "consumer_group")),
