@@ -31,7 +31,7 @@ class Piece(NamedTuple):
     file: str
     offset: int
     data: bytes
-    file_bytes: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

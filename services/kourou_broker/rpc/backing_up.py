@@ -29,7 +29,7 @@ class BackingUpDoor:
                         file=piece.file,
                         offset=piece.offset,
                         data=piece.data,
-                        file_bytes=piece.file_bytes,
+                        size_bytes=piece.size_bytes,
                     ),
                 )
             await _send(call, broker_pb2.BackUpResponse(status=OK, log_position=backup.position))

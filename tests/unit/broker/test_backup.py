@@ -82,9 +82,9 @@ def _files(answers: Sequence[BackUpResponse]) -> dict[str, bytes]:
     assert not last.file
     files: dict[str, bytearray] = {}
     for piece in pieces:
-        file = files.setdefault(piece.file, bytearray(piece.file_bytes))
+        file = files.setdefault(piece.file, bytearray(piece.size_bytes))
         assert piece.file == list(files)[-1], "the pieces of a file come one after the other"
-        assert len(file) == piece.file_bytes
+        assert len(file) == piece.size_bytes
         assert piece.offset + len(piece.data) <= len(file)
         file[piece.offset : piece.offset + len(piece.data)] = piece.data
     return {name: bytes(file) for name, file in files.items()}

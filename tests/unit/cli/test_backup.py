@@ -19,8 +19,8 @@ OK = v2.Status(code=v2.OK)
 SEGMENT = "segments/0000000000000000.segment"
 
 
-def piece(file: str, offset: int, data: bytes, file_bytes: int) -> BackUpResponse:
-    return BackUpResponse(status=OK, file=file, offset=offset, data=data, file_bytes=file_bytes)
+def piece(file: str, offset: int, data: bytes, size_bytes: int) -> BackUpResponse:
+    return BackUpResponse(status=OK, file=file, offset=offset, data=data, size_bytes=size_bytes)
 
 
 def totals(total_bytes: int) -> BackUpResponse:

@@ -157,7 +157,7 @@ class Copy:
         self.on_progress = lambda: None
         self._name = ""
         self._file: IO[bytes] | None = None
-        self._file_bytes = 0
+        self._size_bytes = 0
 
     async def take_all(self, answers: AsyncGenerator[BackUpResponse]) -> None:
         """All that the broker sends, durable. Raises KourouError, CommandError, OSError."""
@@ -230,13 +230,13 @@ class Copy:
             raise CommandError(f"the broker sent a part of {self._name} out of order")
         self._fill(piece.offset)
         self._file.write(piece.data)
-        self._file_bytes = piece.file_bytes
+        self._size_bytes = piece.size_bytes
         self.bytes += len(piece.data)
         self.on_progress()
 
     def _end_file(self) -> None:
         if self._file is not None:
-            self._fill(self._file_bytes)
+            self._fill(self._size_bytes)
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()

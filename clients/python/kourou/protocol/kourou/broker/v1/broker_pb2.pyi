@@ -93,22 +93,22 @@ class BackUpRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class BackUpResponse(_message.Message):
-    __slots__ = ("status", "file", "offset", "data", "file_bytes", "total_bytes", "log_position")
+    __slots__ = ("status", "file", "offset", "data", "size_bytes", "total_bytes", "log_position")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
-    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOG_POSITION_FIELD_NUMBER: _ClassVar[int]
     status: _definition_pb2.Status
     file: str
     offset: int
     data: bytes
-    file_bytes: int
+    size_bytes: int
     total_bytes: int
     log_position: int
-    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., file: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., file_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., log_position: _Optional[int] = ...) -> None: ...
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., file: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., log_position: _Optional[int] = ...) -> None: ...
 
 class PutTopicRequest(_message.Message):
     __slots__ = ("topic",)
