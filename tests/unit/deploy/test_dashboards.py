@@ -12,10 +12,12 @@ from tests.unit.deploy.files import (
     ROOT,
     dashboards,
     filled_in,
+    metrics,
     queries,
     recorded,
     recordings,
     rules,
+    used_metrics,
     variables,
 )
 
@@ -111,6 +113,14 @@ def test_recordings_in_queries_are_made() -> None:
 
 def test_variables_ask_for_label_values() -> None:
     assert {variable.name for variable in variables()} == {"cluster", "broker", "topic", "group", "namesrv"}
+
+
+def test_metrics_are_found_in_expressions() -> None:
+    """What a test with real processes compares with what these show."""
+    expr = 'a:kourou_x:sum / rate(rocketmq_y_count{z="kourou_no"}[1m]) or on (node) kourou_z_total'
+    assert metrics(expr) == {"rocketmq_y", "kourou_z_total"}
+    assert recordings(expr) == {"a:kourou_x:sum"}
+    assert {"kourou_log_sync_seconds", "kourou_disk_writable", "process_start_time_seconds"} <= used_metrics().keys()
 
 
 def test_compose_mounts_them_where_grafana_looks() -> None:
