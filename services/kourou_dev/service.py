@@ -26,11 +26,14 @@ from kourou_service.process import UserError
 _HOST = "127.0.0.1"
 _BROKER = "broker-a"
 _READY_TIMEOUT_S = 60.0
+_SHARED = {"engine", "stop_grace_s", "log_level", "otlp_endpoint", "trace_ratio"}
+"""Settings that all three services take from this one."""
 
 
 class LocalCluster:
     def __init__(self, settings: DevSettings) -> None:
         self._settings = settings
+        self._shared = settings.model_dump(include=_SHARED)
         self._started = AsyncExitStack()
         self.access_point = self.broker = self.admin = self.metrics = ""
         """Where clients connect, where the broker, the admin service and the metrics are; known after `start`."""
@@ -57,8 +60,7 @@ class LocalCluster:
                 {
                     "listeners": (_listener(self._settings.port),),
                     "broker_listener": HostPort(_HOST, self._settings.registration_port),
-                    "engine": self._settings.engine,
-                    "stop_grace_s": self._settings.stop_grace_s,
+                    **self._shared,
                 }
             )
         )
@@ -76,8 +78,7 @@ class LocalCluster:
                     "listeners": (_listener(self._settings.broker_port),),
                     "namesrv": (name_server.broker_address,),
                     "auto_create_groups": True,
-                    "engine": self._settings.engine,
-                    "stop_grace_s": self._settings.stop_grace_s,
+                    **self._shared,
                 }
             )
         )
@@ -95,8 +96,7 @@ class LocalCluster:
                 {
                     "listen": HostPort(_HOST, self._settings.admin_port),
                     "namesrv": (self.access_point,),
-                    "engine": self._settings.engine,
-                    "stop_grace_s": self._settings.stop_grace_s,
+                    **self._shared,
                 }
             )
         )

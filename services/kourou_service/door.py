@@ -7,7 +7,7 @@ logged and answered INTERNAL_SERVER_ERROR, without its traceback.
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -35,10 +35,9 @@ def serve_unary(
 ) -> None:
     """Registers a handler that may take its time; each call is a task, cancelled with the call.
 
-    `long_polling`: calls may wait for news, so how long they take says nothing.
+    `long_polling`: its calls wait for news, so how long they take says nothing.
     """
     meter = engine.meters.of(method.path)
-    meter.long_polling |= long_polling
 
     async def answer(request: bytes, call: UnaryCall, started: float) -> None:
         current_call.set(call)
@@ -52,7 +51,7 @@ def serve_unary(
             call.fail(problem.code, problem.details)
             code = problem.code
         finally:
-            meter.done(started, code, followed)
+            meter.done(started, code, followed, waited=long_polling)
 
     async def respond(data: bytes, call: UnaryCall, followed: Followed | None) -> A:
         try:
@@ -78,45 +77,55 @@ def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
 
 
+class Ended(NamedTuple):
+    """How a stream ended."""
+
+    code: Code = definition_pb2.OK
+    waited: bool = False
+    """For news that were not there when it was called."""
+
+
 def serve_stream(
     engine: Engine,
     method: ServerStreamMethod[Q, A],
-    handler: Callable[[Q, StreamCall], Awaitable[int | None]],
+    handler: Callable[[Q, StreamCall], Awaitable[Ended | None]],
     *,
     long_polling: bool = False,
 ) -> None:
-    """Registers a server-streaming handler, which sends its answers itself and returns the code it sent, if not OK."""
+    """Registers a server-streaming handler, which sends its answers itself, and says how it ended, if not just OK.
+
+    `long_polling`: its calls may wait for news; one that is cancelled did.
+    """
     meter = engine.meters.of(method.path)
-    meter.long_polling |= long_polling
 
     async def answer(call: StreamCall) -> None:
         started = perf_counter()
         current_call.set(call)
         followed = meter.follow(call)
-        code: Code = StatusCode.CANCELLED
+        ended = Ended(StatusCode.CANCELLED, long_polling)
         try:
             request = await call.receive()
             if request is None:
                 raise AbortCall(StatusCode.INVALID_ARGUMENT, "the call brought no request")
-            code = await respond(request, call, followed)
+            ended = await respond(request, call, followed)
         except AbortCall as problem:
-            code = problem.code
+            ended = Ended(problem.code)
             raise
         finally:
-            meter.done(started, code, followed)
+            meter.done(started, ended.code, followed, waited=ended.waited)
 
-    async def respond(data: bytes, call: StreamCall, followed: Followed | None) -> int:
+    async def respond(data: bytes, call: StreamCall, followed: Followed | None) -> Ended:
         try:
             request = parse(method.request, data)
             if followed is not None:
                 followed.about(request)
-            return await handler(request, call) or definition_pb2.OK
+            return await handler(request, call) or Ended()
         except AbortCall:
             raise
         except Exception as problem:
             response = refusal(method.response, problem, call, followed)
             await call.send(response.SerializeToString())
-            return _code_of(response)
+            return Ended(_code_of(response))
 
     engine.stream(method.path, answer)
 

@@ -54,14 +54,13 @@ class Meter:
     meter.done(started, code, followed)
     """
 
-    __slots__ = ("_all", "_by_code", "_by_name", "_method", "long_polling")
+    __slots__ = ("_all", "_at_once", "_by_name", "_method", "_waited")
 
     def __init__(self, path: str, all_: CallMeters) -> None:
         self._method = path.rpartition("/")[2]
         self._all = all_
-        self.long_polling = False
-        """Its calls may wait for news, so how long they take says nothing."""
-        self._by_code: dict[Code, Histogram] = {}
+        self._at_once: dict[Code, Histogram] = {}
+        self._waited: dict[Code, Histogram] = {}
         self._by_name: dict[tuple[str, ...], Histogram] = {}
 
     def follow(self, call: Call) -> Followed | None:
@@ -69,11 +68,14 @@ class Meter:
         follower = self._all.follower
         return follower.follow(call) if follower is not None else None
 
-    def done(self, started: float, code: Code, followed: Followed | None = None) -> None:
-        """A call that began at `started` (perf_counter's seconds) is answered now."""
-        counted = self._by_code.get(code)
+    def done(self, started: float, code: Code, followed: Followed | None = None, *, waited: bool = False) -> None:
+        """A call that began at `started` (perf_counter's seconds) is answered now.
+
+        `waited`: for news that were not there, so how long it took says nothing of this service.
+        """
+        counted = (self._waited if waited else self._at_once).get(code)
         if counted is None:
-            counted = self._first(code)
+            counted = self._first(code, waited=waited)
         latency_ms = (perf_counter() - started) * 1000
         counted.observe(latency_ms)
         if followed is not None:
@@ -81,19 +83,17 @@ class Meter:
 
     def calls(self, code: Code) -> int:
         """How many were answered so."""
-        counted = self._by_code.get(code)
-        return counted.count if counted is not None else 0
+        return sum(counted[code].count for counted in (self._at_once, self._waited) if code in counted)
 
     def rows(self) -> Iterable[tuple[tuple[str, ...], Histogram]]:
         return self._by_name.items()
 
-    def _first(self, code: Code) -> Histogram:
+    def _first(self, code: Code, *, waited: bool) -> Histogram:
         # By name: gRPC's and RocketMQ's codes have some names in common.
         result = "success" if code in _SUCCESSES else "failed"
-        long_polling = "true" if self.long_polling else "false"
-        labels = ("grpc", self._method, name_of(code), long_polling, result)
+        labels = ("grpc", self._method, name_of(code), "true" if waited else "false", result)
         counted = self._by_name.setdefault(labels, Histogram(LATENCY_BOUNDS_MS))
-        self._by_code[code] = counted
+        (self._waited if waited else self._at_once)[code] = counted
         return counted
 
 

@@ -2,18 +2,20 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString  # pyright: ignore[reportUnknownVariableType]
 
-from kourou_service.metrics.family import Family, LabelValues, Row, gauge
+from kourou_service.metrics.family import Family, Row, gauge
 from kourou_service.metrics.folding import Folding
 from kourou_service.metrics.histogram import Histogram
 
-_TURN_SAMPLES = 64
+_TURN_ROWS = 64
 _PAUSE_S = 0.0001
 
 
@@ -51,38 +53,52 @@ class NodeExposition:
             metric.samples = [sample._replace(labels={**self._labels, **sample.labels}) for sample in metric.samples]
             yield metric
 
-    def _metric(self, family: Family, rows: Iterable[Row]) -> Metric:
-        metric = _KINDS[family.kind](family.name, family.documentation)
-        for values, value in rows:
-            labels = {**self._labels, **_named(family, values)}
-            if isinstance(value, Histogram):
-                metric.samples.extend(_histogram_samples(family.name, labels, value))
-            else:
-                metric.samples.append(Sample(family.name, labels, value))
+    def _metric(self, family: Family, rows: Sequence[Row]) -> Metric:
+        metric: Any = _KINDS[family.kind](family.name, family.documentation)
+        metric.samples = _Samples(family, self._labels, rows)
         return metric
 
 
-def merged(metrics: Iterable[Metric]) -> Iterator[Metric]:
+def merged(metrics: Iterable[Metric]) -> Iterable[Metric]:
     """One metric for each name, as the format demands."""
-    by_name: dict[str, Metric] = {}
+    by_name: dict[str, Any] = {}
     for metric in metrics:
         known = by_name.setdefault(metric.name, metric)
         if known is not metric:
-            known.samples.extend(metric.samples)
-    for metric in by_name.values():
-        metric.samples = _GivingWay(metric.samples)
-        yield metric
+            known.samples = _Both(known.samples, metric.samples)
+    return by_name.values()
 
 
-class _GivingWay(list[Sample]):
-    """Whoever renders many samples lets the event loop have the interpreter in between: else each turn of the loop
-    would wait for the switch interval, 5 ms."""
+class _Samples:
+    """Made one by one while they are rendered: thousands of them at a time would keep the garbage collector busy.
+
+    And whoever renders lets the event loop have the interpreter in between: else each turn of the loop would wait for
+    the switch interval, 5 ms.
+    """
+
+    def __init__(self, family: Family, node_labels: Mapping[str, str], rows: Sequence[Row]) -> None:
+        self._family = family
+        self._node_labels = node_labels
+        self._rows = rows
 
     def __iter__(self) -> Iterator[Sample]:
-        for number, sample in enumerate(super().__iter__(), 1):
-            if number % _TURN_SAMPLES == 0:
+        name = self._family.name
+        for number, (values, value) in enumerate(self._rows, 1):
+            if number % _TURN_ROWS == 0:
                 time.sleep(_PAUSE_S)
-            yield sample
+            labels = {**self._node_labels, **dict(zip(self._family.labels, values, strict=True))}
+            if isinstance(value, Histogram):
+                yield from _histogram_samples(name, labels, value)
+            else:
+                yield Sample(name, labels, value)
+
+
+class _Both:
+    def __init__(self, first: Iterable[Sample], second: Iterable[Sample]) -> None:
+        self._parts = (first, second)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return chain.from_iterable(self._parts)
 
 
 _KINDS: Mapping[str, type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]] = {
@@ -90,10 +106,6 @@ _KINDS: Mapping[str, type[CounterMetricFamily | GaugeMetricFamily | HistogramMet
     "gauge": GaugeMetricFamily,
     "histogram": HistogramMetricFamily,
 }
-
-
-def _named(family: Family, values: LabelValues) -> dict[str, str]:
-    return dict(zip(family.labels, values, strict=True))
 
 
 def _histogram_samples(name: str, labels: dict[str, str], value: Histogram) -> Iterator[Sample]:
