@@ -8,13 +8,12 @@ from pathlib import Path
 from tests.cluster.cluster import System
 from tests.cluster.process import Process
 from tests.compose.container import Container
-from tests.compose.engine import docker
+from tests.compose.engine import COMMAND_TIMEOUT_S, docker
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "kourou-test"
 # A build without any cache loads all dependencies.
 UP_TIMEOUT_S = 420.0
-STOP_TIMEOUT_S = 60.0
 NAMESRVS = ("namesrv-a", "namesrv-b")
 BROKERS = ("broker-a", "broker-b")
 OTHERS = ("admin", "prometheus", "grafana")
@@ -49,7 +48,7 @@ class Stack(System):
         self.compose("up", "--detach", "--wait", "--quiet-pull", *args, timeout_s=UP_TIMEOUT_S)
 
     def compose(
-        self, *args: str, code: int | None = 0, stdin: bytes | None = None, timeout_s: float = STOP_TIMEOUT_S
+        self, *args: str, code: int | None = 0, stdin: bytes | None = None, timeout_s: float = COMMAND_TIMEOUT_S
     ) -> str:
         """Runs `docker compose` on this stack; what it writes to stdout."""
         return docker(*self._command(), *args, code=code, stdin=stdin, timeout_s=timeout_s).stdout
