@@ -37,7 +37,7 @@ EACH = f"sum by (node_id) (0 * kourou_disk_writable{{{OF}}})"
 
 
 def board() -> Dashboard:
-    board = new_board("kourou-broker", "Kourou: broker", "What brokers take, deliver, write and wait for.")
+    board = new_board("kourou-broker", "Kourou / Broker", "What brokers take, deliver, write and wait for.")
     brokers = 'kourou_build_info{cluster=~"$cluster", node_type="broker"}'
     board.with_variable(variable("broker", "Broker", brokers, of="node_id"))
     state(board)

@@ -35,7 +35,7 @@ LATENCY = "rocketmq_rpc_latency_milliseconds"
 def board() -> Dashboard:
     board = new_board(
         "kourou-namesrv",
-        "Kourou: NameServers",
+        "Kourou / NameServers",
         "Which brokers each NameServer knows, and how it answers clients. NameServers are named by their address: they "
         "share one name.",
     )

@@ -43,7 +43,7 @@ BY_BROKER = f"sum by (node_id) (0 * kourou_disk_writable{{{OF}}})"
 def board() -> Dashboard:
     board = new_board(
         "kourou-overview",
-        "Kourou: cluster overview",
+        "Kourou / Overview",
         "Whether the cluster is well, what goes through it, and how long that takes.",
     )
     well(board)

@@ -35,7 +35,7 @@ NAMED = "{{consumer_group}} on {{topic}}"
 
 def board() -> Dashboard:
     board = new_board(
-        "kourou-topic", "Kourou: topic and group", "Rates, lag and waiting times by topic, consumer group and broker."
+        "kourou-topic", "Kourou / Topic and group", "Rates, lag and waiting times by topic, consumer group and broker."
     )
     board.with_variable(variable("topic", "Topic", 'rocketmq_messages_in_total{cluster=~"$cluster"}'))
     lag = f"rocketmq_consumer_lag_messages{{{OF_TOPIC}}}"
