@@ -25,15 +25,15 @@ def require() -> None:
 
 @cache
 def _missing() -> str | None:
-    for command in (["docker", "info"], ["docker", "compose", "version"]):
+    for command in (["docker", "info", "--format", "{{.ServerVersion}}"], ["docker", "compose", "version"]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         except FileNotFoundError:
             return "there is no docker command"
         except subprocess.TimeoutExpired:
-            return f"`{' '.join(command)}` does not answer"
+            return f"{_shown(command)} does not answer"
         if done.returncode != 0:
-            return f"`{' '.join(command)}` fails: {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+            return (done.stderr or done.stdout or f"{_shown(command)} fails").strip().splitlines()[0]
     return None
 
 
