@@ -25,7 +25,7 @@ def require() -> None:
 
 @cache
 def _missing() -> str | None:
-    for command in (["docker", "info"], ["docker", "compose", "version"]):
+    for command in (["docker", "ps"], ["docker", "compose", "version"]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         except FileNotFoundError:
@@ -33,7 +33,6 @@ def _missing() -> str | None:
         except subprocess.TimeoutExpired:
             return f"{_shown(command)} does not answer"
         if done.returncode != 0:
-            # Later lines tell of what follows from the first.
             return (done.stderr.strip() or f"{_shown(command)} fails").splitlines()[0]
     return None
 
