@@ -36,7 +36,11 @@ class Deliveries:
         self._assignments = assignments
         self._times = times
         self._by_topic: dict[int, dict[int, Subscription]] = {}
-        self._owners: dict[tuple[int, int], dict[int, str] | None] = {}
+        self._by_group: dict[int, dict[int, Subscription]] = {}
+        self._owners: dict[int, dict[int, dict[int, str] | None]] = {}
+        """By group and topic, what was asked since it changed last."""
+        self._moved: dict[int, None] = {}
+        """The groups whose queues have moved in this turn."""
         self.parked_polls = 0
 
     async def receive(self, group: Group, topic: Topic, client: Client, poll: Poll, wait_s: float) -> list[Delivery]:
@@ -46,6 +50,7 @@ class Deliveries:
         if owners is None or not client.is_push_consumer:
             poll.queue = None
         elif poll.queue is None or owners.get(poll.queue) != client.id:
+            poll.waited = True
             await asyncio.sleep(min(wait_s, _NOT_OWNER_WAIT_S))
             return []
         subscription.park(poll)
@@ -127,16 +132,25 @@ class Deliveries:
         await self._context.journal.durable()
 
     def members_changed(self, name: Name) -> None:
-        """The group's members or their subscriptions changed: polls of queues that moved end now."""
+        """The group's members or their subscriptions changed: polls of queues that moved end with this turn.
+
+        Many members may come in one turn: what it takes to end polls is done once for all of them.
+        """
         group = self._context.state.groups.get(name)
         if group is not None:
-            self._reassign(lambda key: key[0] == group.id)
+            self._owners.pop(group.id, None)
+            if not self._moved:
+                asyncio.get_running_loop().call_soon(self._end_lost_polls)
+            self._moved[group.id] = None
 
     def route_changed(self, name: Name) -> None:
         """The topic's queues in the cluster changed."""
         topic = self._context.state.topics.get(name)
         if topic is not None:
-            self._reassign(lambda key: key[1] == topic.id)
+            for owners in self._owners.values():
+                owners.pop(topic.id, None)
+            for subscription in self._by_topic.get(topic.id, {}).values():
+                self._end_lost(subscription)
 
     def group_changed(self, name: Name) -> None:
         """The group is new, deleted, or shares from now on, or no longer."""
@@ -148,8 +162,9 @@ class Deliveries:
         self.route_changed(name)
 
     def client_gone(self, client: Client) -> None:
-        for subscription in self._all():
-            if subscription.group.name == client.group:
+        group = self._context.state.groups.get(client.group) if client.group is not None else None
+        if group is not None:
+            for subscription in self._by_group.get(group.id, {}).values():
                 subscription.client_gone(client.id)
 
     def offsets_set(self, group: Group, topic: Topic) -> None:
@@ -163,11 +178,15 @@ class Deliveries:
             if state.topics_by_id.get(topic.id) is not topic or state.groups_by_id.get(group.id) is not group:
                 subscription.close()
                 del self._by_topic[topic.id][group.id]
+                del self._by_group[group.id][topic.id]
         for topic_id in self._by_topic.keys() - state.topics_by_id.keys():
             del self._by_topic[topic_id]
-        for group_id, topic_id in list(self._owners):
-            if group_id not in state.groups_by_id or topic_id not in state.topics_by_id:
-                del self._owners[group_id, topic_id]
+        for by_group in (self._by_group, self._owners):
+            for group_id in by_group.keys() - state.groups_by_id.keys():
+                del by_group[group_id]
+        for owners in self._owners.values():
+            for topic_id in owners.keys() - state.topics_by_id.keys():
+                del owners[topic_id]
 
     def close(self) -> None:
         for subscription in self._all():
@@ -184,21 +203,21 @@ class Deliveries:
         return before_deadline if subscription is None else subscription.due.is_lent
 
     def _owners_of(self, group: Group, topic: Topic) -> dict[int, str] | None:
-        key = (group.id, topic.id)
-        if key not in self._owners:
-            self._owners[key] = self._assignments.owners(group, topic)
-        return self._owners[key]
+        known = self._owners.setdefault(group.id, {})
+        if topic.id not in known:
+            known[topic.id] = self._assignments.owners(group, topic)
+        return known[topic.id]
 
-    def _reassign(self, concerned: Callable[[tuple[int, int]], bool]) -> None:
-        """concerned is asked with (group id, topic id)."""
-        for key in [key for key in self._owners if concerned(key)]:
-            del self._owners[key]
-        for subscription in self._all():
-            group, topic = subscription.group, subscription.topic
-            if concerned((group.id, topic.id)):
-                owners = self._owners_of(group, topic)
-                if owners is not None:
-                    subscription.end_polls(lambda poll, owners=owners: not _owns(owners, poll))
+    def _end_lost_polls(self) -> None:
+        moved, self._moved = self._moved, {}
+        for group_id in moved:
+            for subscription in self._by_group.get(group_id, {}).values():
+                self._end_lost(subscription)
+
+    def _end_lost(self, subscription: Subscription) -> None:
+        owners = self._owners_of(subscription.group, subscription.topic)
+        if owners is not None:
+            subscription.end_polls(lambda poll: not _owns(owners, poll))
 
     def _all(self) -> Sequence[Subscription]:
         return [subscription for groups in self._by_topic.values() for subscription in groups.values()]
@@ -208,6 +227,7 @@ class Deliveries:
         subscription = groups.get(group.id)
         if subscription is None:
             subscription = groups[group.id] = Subscription(self._context, group, topic)
+            self._by_group.setdefault(group.id, {})[topic.id] = subscription
         return subscription
 
     def on_messages(self, topic_id: int) -> None:

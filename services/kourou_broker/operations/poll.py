@@ -30,6 +30,8 @@ class Poll:
     """The only queue it asks; None: any of the topic."""
     expired: bool = False
     """Its time is over, but it is being served and so still gets an answer."""
+    waited: bool = False
+    """There was nothing for it at first."""
     answer: asyncio.Future[list[Delivery]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property

@@ -1,14 +1,22 @@
 """Reading a queue by offset, without leases: for consumers that keep their progress themselves."""
 
 import asyncio
+from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_broker.operations.matching import Matched, MatchingReader
+from kourou_broker.operations.matching import MatchingReader
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
 from kourou_broker.operations.tag_filter import TagFilter
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state.definitions import Group, Queue
 from kourou_service.refusal import Refused
+
+
+class Pulled(NamedTuple):
+    messages: list[StoredMessage]
+    next_offset: int
+    waited: bool
+    """There was nothing at first."""
 
 
 class Pulling:
@@ -21,7 +29,7 @@ class Pulling:
 
     async def pull(
         self, group: Group, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float
-    ) -> Matched:
+    ) -> Pulled:
         """Up to batch_size messages from offset on; none when nothing matched within wait_s. Raises Refused."""
         if not queue.first_offset <= offset <= queue.next_offset:
             raise Refused(
@@ -31,12 +39,14 @@ class Pulling:
         reader = MatchingReader(self._reader)
         loop = asyncio.get_running_loop()
         ends = loop.time() + wait_s
+        waited = False
         while True:
             pulled = await reader.read(queue, offset, tags, batch_size)
             if pulled.messages or self._closed or loop.time() >= ends:
                 self._count(group, queue, pulled.messages)
-                return pulled
+                return Pulled(pulled.messages, pulled.next_offset, waited)
             offset = pulled.next_offset
+            waited = True
             await self._wait(queue, ends - loop.time())
 
     def close(self) -> None:

@@ -153,7 +153,15 @@ class Subscription:
             self.end_polls(lambda poll: poll.expired)
         finally:
             self._pump = self._serving = None
+            self._note_waiting()
             self._arm()
+
+    def _note_waiting(self) -> None:
+        """Those that are left found nothing; all that came before one of them that is noted are noted, too."""
+        for poll in reversed(self._polls):
+            if poll.waited:
+                break
+            poll.waited = True
 
     def _arm(self) -> None:
         """While somebody waits, a timer wakes for the next message that is due again."""

@@ -12,7 +12,7 @@ from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Queue, Topic
 from kourou_service.clock import Clock
-from kourou_service.door import OK, client_id, serve_stream, status
+from kourou_service.door import OK, Ended, client_id, serve_stream, status
 from kourou_service.engine import Call, Engine, StreamCall
 from kourou_service.refusal import Refused
 
@@ -52,7 +52,7 @@ class ReceivingDoor:
         serve_stream(engine, service_rpc.RECEIVE_MESSAGE, self._receive, long_polling=True)
         serve_stream(engine, service_rpc.PULL_MESSAGE, self._pull, long_polling=True)
 
-    async def _receive(self, request: service_pb2.ReceiveMessageRequest, call: StreamCall) -> int:
+    async def _receive(self, request: service_pb2.ReceiveMessageRequest, call: StreamCall) -> Ended:
         client = self._clients.touch(client_id(call), call)
         topic = self._readable(request.message_queue.topic)
         queue = queue_of(topic, request.message_queue.id).id if request.message_queue.id >= 0 else None
@@ -73,9 +73,10 @@ class ReceivingDoor:
         group = self._definitions.group(request.group)
         self._clients.join(client, consumer_type(client, request.auto_renew), group.name, topic.name)
         deliveries = await self._deliveries.receive(group, topic, client, poll, wait_s)
+        waited = poll.waited and wait_s > 0
         if not deliveries:
             await call.send(_RECEIVED_NOTHING)
-            return definition_pb2.MESSAGE_NOT_FOUND
+            return Ended(definition_pb2.MESSAGE_NOT_FOUND, waited)
         invisible = duration_pb2.Duration(seconds=invisible_ms // 1000, nanos=invisible_ms % 1000 * 1_000_000)
         now = timestamp_pb2.Timestamp()
         now.FromMilliseconds(self._clock.now_ms())
@@ -88,9 +89,9 @@ class ReceivingDoor:
         except BaseException:  # the client went away in the middle: what it has it will not use
             self._deliveries.give_back(group, topic, poll)
             raise
-        return definition_pb2.OK
+        return Ended(definition_pb2.OK, waited)
 
-    async def _pull(self, request: service_pb2.PullMessageRequest, call: StreamCall) -> int:
+    async def _pull(self, request: service_pb2.PullMessageRequest, call: StreamCall) -> Ended:
         self._clients.touch(client_id(call), call)
         group = self._definitions.group(request.group)
         topic = self._readable(request.message_queue.topic)
@@ -104,7 +105,8 @@ class ReceivingDoor:
         for message in pulled.messages:
             await call.send(self._deliverer.pulled(queue.id, message))
         await call.send(service_pb2.PullMessageResponse(next_offset=pulled.next_offset).SerializeToString())
-        return definition_pb2.OK if pulled.messages else definition_pb2.MESSAGE_NOT_FOUND
+        code = definition_pb2.OK if pulled.messages else definition_pb2.MESSAGE_NOT_FOUND
+        return Ended(code, pulled.waited)
 
     def _readable(self, resource: definition_pb2.Resource) -> Topic:
         topic = self._definitions.topic(resource)

@@ -5,10 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+import pytest
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou_broker.metrics import collectors
 from kourou_service.metrics.family import Family
 from kourou_service.metrics.histogram import Histogram
+from tests.simulation.direct import CallFailed
 from tests.unit.broker.alone import MIB, Broker, handle, message, settings_command, simulated
 
 Labels = Mapping[str, str]
@@ -265,3 +268,55 @@ async def test_permissions_are_rocketmq_s_numbers() -> None:
     for permission, number in (("NONE", 0), ("WRITE", 2), ("READ", 4), ("READ_WRITE", 6)):
         broker.core.definitions.set_permission(definition_pb2.Permission.Value(permission))
         assert (await shown(broker))("rocketmq_broker_permission") == number
+
+
+def calls(broker: Broker) -> dict[tuple[str, str, str], int]:
+    """How many, by method, code and whether they waited."""
+    family = broker.doors.meters.family()
+    rows = [(dict(zip(family.labels, values, strict=True)), value) for values, value in family.rows]
+    return {
+        (labels["request_code"], labels["response_code"], labels["is_long_polling"]): value.count
+        for labels, value in rows
+        if isinstance(value, Histogram)
+    }
+
+
+@simulated
+async def test_calls_are_timed_until_their_answer() -> None:
+    broker = await Broker.started()
+    broker.shard.max_sync_s = 1.0
+    await broker.send_ids("a")
+    await broker.send(message(b""))
+    await broker.ack(*await broker.receive())
+    await broker.ack_all("no handle")
+    with pytest.raises(CallFailed):
+        await broker.doors.raw(service_rpc.SEND_MESSAGE.path, b"\xff", {})
+    with pytest.raises(CallFailed):
+        await broker.doors.raw(service_rpc.ACK_MESSAGE.path, b"\xff", {})
+    await broker.doors.call(service_rpc.END_TRANSACTION, service_pb2.EndTransactionRequest(), {})
+    counted = calls(broker)
+    for method in ("SendMessage", "AckMessage"):
+        assert counted[method, "OK", "false"] == counted[method, "INVALID_ARGUMENT", "false"] == 1
+    assert counted["SendMessage", "MESSAGE_BODY_EMPTY", "false"] == 1
+    assert counted["AckMessage", "INVALID_RECEIPT_HANDLE", "false"] == 1
+    assert counted["EndTransaction", "UNSUPPORTED", "false"] == 1
+
+
+@simulated
+async def test_polls_that_waited_are_told_apart() -> None:
+    broker = await Broker.started()
+    await broker.receive(wait_s=0)
+    await broker.receive(wait_s=1)
+    await broker.pull(wait_s=1)
+    waiting = [asyncio.ensure_future(broker.receive(wait_s=10, batch_size=1)) for _ in range(2)]
+    await asyncio.sleep(1)
+    await broker.send_ids("a", "b", "c")
+    await asyncio.gather(*waiting)
+    await broker.receive(wait_s=10, batch_size=1)
+    await broker.pull(wait_s=10)
+    counted = calls(broker)
+    assert counted["ReceiveMessage", "MESSAGE_NOT_FOUND", "false"] == 1
+    assert counted["ReceiveMessage", "MESSAGE_NOT_FOUND", "true"] == 1
+    assert counted["ReceiveMessage", "OK", "true"] == 2
+    assert counted["ReceiveMessage", "OK", "false"] == 1
+    assert counted["PullMessage", "MESSAGE_NOT_FOUND", "true"] == counted["PullMessage", "OK", "false"] == 1
