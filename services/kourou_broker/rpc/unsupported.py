@@ -25,5 +25,6 @@ def open_unsupported(engine: Engine) -> None:
 
 def _refuse(answer: bytes, meter: Meter, _request: bytes, call: UnaryCall) -> None:
     started = perf_counter()
+    followed = meter.follow(call)
     call.reply(answer)
-    meter.done(started, definition_pb2.UNSUPPORTED)
+    meter.done(started, definition_pb2.UNSUPPORTED, followed)
