@@ -11,17 +11,18 @@ import grpc
 import pytest
 from rocketmq.grpc_protocol import definition_pb2, service_pb2, service_pb2_grpc
 
+FREE_PORTS = ("--listeners=local=127.0.0.1:0", "--broker-listener=127.0.0.1:0", "--metrics-listen=127.0.0.1:0")
 HEADERS = (("x-mq-client-id", "a-client"),)
 
 
 def start(*args: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "kourou_namesrv", "--log-format=json", "--metrics-listen=127.0.0.1:0", *args]
+    command = [sys.executable, "-m", "kourou_namesrv", "--log-format=json", *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    process = start("--listeners=local=127.0.0.1:0", "--broker-listener=127.0.0.1:0", "--readiness-patience-s=0")
+    process = start(*FREE_PORTS, "--readiness-patience-s=0")
     assert process.stderr is not None
     try:
         line = process.stderr.readline()
@@ -62,12 +63,11 @@ def test_garbage_on_the_port_does_no_harm(address: str):
         assert stub.Heartbeat(requests.HeartbeatRequest(), metadata=HEADERS, timeout=10).status.code
 
 
-@pytest.mark.parametrize("setting", ["--listeners=local={}", "--broker-listener={}"])
+@pytest.mark.parametrize("setting", ["--listeners=local={}", "--broker-listener={}", "--metrics-listen={}"])
 def test_a_port_that_is_taken_is_one_line(setting: str):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
-        free = ("--listeners=local=127.0.0.1:0", "--broker-listener=127.0.0.1:0")
-        args = [each for each in free if each.partition("=")[0] != setting.partition("=")[0]]
+        args = [each for each in FREE_PORTS if each.partition("=")[0] != setting.partition("=")[0]]
         process = start(setting.format(where), *args)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1

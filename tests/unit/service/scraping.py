@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+from collections.abc import Callable
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -52,3 +53,11 @@ async def scrape(address: HostPort | None) -> Shown:
     status, text = await fetch(address, "/metrics")
     assert status == 200, text
     return Shown(text)
+
+
+async def scrape_until(address: HostPort | None, condition: Callable[[Shown], bool]) -> Shown:
+    """What is shown once the condition holds; TimeoutError if it never does."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while not condition(page := await scrape(address)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return page

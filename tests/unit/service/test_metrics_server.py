@@ -16,7 +16,7 @@ from kourou_service.metrics.exposition import Node
 from kourou_service.metrics.family import Collect, Family, counter, gauge
 from kourou_service.metrics.node import NodeMetrics, node_id
 from kourou_service.metrics.server import MetricsServer, serving_metrics
-from tests.unit.service.scraping import fetch, scrape
+from tests.unit.service.scraping import fetch, scrape, scrape_until
 
 ANY = HostPort("127.0.0.1", 0)
 
@@ -81,9 +81,7 @@ async def test_a_late_timer_is_seen(start: Start, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(runtime, "LAG_INTERVAL_S", 0.05)
     server = start()
     time.sleep(0.3)  # noqa: ASYNC251 - what a long turn does
-    async with asyncio.timeout(5):
-        while not (page := await scrape(server.address)).sum("kourou_event_loop_lag_seconds_count"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    page = await scrape_until(server.address, lambda page: page.sum("kourou_event_loop_lag_seconds_count") > 0)
     assert page.sum("kourou_event_loop_lag_seconds_sum") > 0.2
 
 
