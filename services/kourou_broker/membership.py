@@ -1,6 +1,6 @@
 """The broker as a member of its cluster: what it tells the NameServers, and what it hears from them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.log.v1 import record_pb2
@@ -36,12 +36,14 @@ class Membership:
         self._peers = Peers(namesrvs, transport, self._met)
         self.routes = Routes(report, namesrvs, transport, core.deliveries.route_changed)
         self._namesrvs = namesrvs
+        self._sorted: dict[Name, tuple[Sequence[v2.MessageQueue], list[QueueId]]] = {}
+        """Of each topic that was asked for, the route and what it comes to: it is asked at every join."""
         for topic in core.state.topics.values():
             report.put_topic(_state_of(topic))
         report.set_known_brokers(core.state.broker.known_brokers)
         core.definitions.on_topic = self._topic_changed
         core.assignments.route = self._route
-        core.clients.on_group_change = self._group_changed
+        core.clients.on_topics_change = self._follow
 
     async def start(self) -> None:
         await self.registration.start()
@@ -90,23 +92,23 @@ class Membership:
             self._report.put_topic(_state_of(topic))
         else:
             self._report.remove_topic(name)
+            self._sorted.pop(name, None)
         self._follow()
         self._core.topic_changed(name)
-
-    def _group_changed(self, name: Name) -> None:
-        self._follow()
-        self._core.deliveries.members_changed(name)
 
     def _follow(self) -> None:
         """Routes are followed for this broker's topics that somebody consumes here, whatever else clients may name."""
         known = self._core.state.topics
-        consumers = (client for client in self._core.clients if client.group is not None)
-        topics = {topic for client in consumers for topic in client.subscriptions if topic in known}
-        self.routes.follow(topics, self._listeners)
+        self.routes.follow(filter(known.__contains__, self._core.clients.consumed_topics()), self._listeners)
 
     def _route(self, topic: Topic) -> list[QueueId]:
         queues = self.routes.queues(topic.name, self._listeners[0])
-        return sorted(QueueId(queue.broker.name, queue.id) for queue in queues if can_read(queue.permission))
+        known = self._sorted.get(topic.name)
+        if known is None or known[0] is not queues:
+            readable = (queue for queue in queues if can_read(queue.permission))
+            known = queues, sorted(QueueId(queue.broker.name, queue.id) for queue in readable)
+            self._sorted[topic.name] = known
+        return known[1]
 
 
 def _state_of(topic: Topic) -> registry_pb2.TopicState:

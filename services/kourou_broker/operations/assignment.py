@@ -4,11 +4,12 @@ Exclusive: each queue belongs to one member; the answer is a pure function of th
 of the whole route, so every broker gives the same one. Shared: nobody owns anything and all compete.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kourou.protocol.kourou.log.v1 import record_pb2
-from kourou_broker.operations.clients import Client, Clients
+from kourou_broker.operations.clients import Clients
 from kourou_broker.state.definitions import Group, Topic
 
 
@@ -19,19 +20,21 @@ class QueueId(NamedTuple):
     queue: int
 
 
-def spread(members: Sequence[str], queues: Sequence[QueueId]) -> dict[str, list[QueueId]]:
-    """Neighbouring queues to each member, the first members one more where it does not come out even.
+def share(member: int, members: int, queues: int) -> range:
+    """Which of the sorted queues the member with this number among the sorted members owns.
 
-    members and queues must be sorted, without repetition. Surplus members get none.
+    Neighbours; the first members have one more where it does not come out even, and surplus members none.
     """
-    share, rest = divmod(len(queues), len(members)) if members else (0, 0)
-    owned: dict[str, list[QueueId]] = {}
-    start = 0
-    for number, member in enumerate(members):
-        end = start + share + (number < rest)
-        owned[member] = list(queues[start:end])
-        start = end
-    return owned
+    each, rest = divmod(queues, members)
+    start = member * each + min(member, rest)
+    return range(start, start + each + (member < rest))
+
+
+def holder(queue: int, members: int, queues: int) -> int:
+    """The number of the member in whose share the queue is."""
+    each, rest = divmod(queues, members)
+    larger = rest * (each + 1)
+    return queue // (each + 1) if queue < larger else rest + (queue - larger) // each
 
 
 class Assignments:
@@ -43,32 +46,35 @@ class Assignments:
 
     def is_shared(self, group: Group) -> bool:
         """By the group's setting, or because a simple consumer is in it: it asks all queues alike."""
-        return group.definition.assignment == record_pb2.ASSIGNMENT_SHARED or any(
-            client.is_simple_consumer for client in self._clients.members(group.name)
+        return group.definition.assignment == record_pb2.ASSIGNMENT_SHARED or self._clients.has_simple_consumer(
+            group.name
         )
 
     def queues_of(self, group: Group, topic: Topic, client_id: str) -> Sequence[QueueId] | None:
         """What the client owns over all brokers; None: the group shares."""
         if self.is_shared(group):
             return None
-        return spread(self._members(group, topic), self.route(topic)).get(client_id, ())
+        members = self._clients.push_consumers(group.name, topic.name)
+        member = bisect_left(members, client_id)
+        if member == len(members) or members[member] != client_id:
+            return ()
+        queues = self.route(topic)
+        owned = share(member, len(members), len(queues))
+        return queues[owned.start : owned.stop]
 
     def owners(self, group: Group, topic: Topic) -> dict[int, str] | None:
         """Who owns which of this broker's queues; None: the group shares."""
         if self.is_shared(group):
             return None
+        members = self._clients.push_consumers(group.name, topic.name)
+        if not members:
+            return {}
+        queues = self.route(topic)
         return {
-            queue.queue: member
-            for member, queues in spread(self._members(group, topic), self.route(topic)).items()
-            for queue in queues
+            queue.queue: members[holder(number, len(members), len(queues))]
+            for number, queue in enumerate(queues)
             if queue.broker == self._broker
         }
 
     def _own_queues(self, topic: Topic) -> list[QueueId]:
         return [QueueId(self._broker, queue.id) for queue in topic.queues]
-
-    def _members(self, group: Group, topic: Topic) -> list[str]:
-        def subscribes(client: Client) -> bool:
-            return client.is_push_consumer and topic.name in client.subscriptions
-
-        return [client.id for client in self._clients.members(group.name) if subscribes(client)]

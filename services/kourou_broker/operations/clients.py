@@ -5,7 +5,9 @@ without coming back, or, if it never had one, after a time of silence.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,6 +49,32 @@ class Client:
         return self.type == definition_pb2.SIMPLE_CONSUMER
 
 
+class _Members:
+    """The consumers of a group, kept in order: what is asked at every join must not sort or walk over all of them."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.simple_consumers = 0
+        self.push_consumers: dict[Name, list[str]] = {}
+        """Their ids by topic."""
+
+    def add(self, client: Client) -> None:
+        insort(self.ids, client.id)
+        self.simple_consumers += client.is_simple_consumer
+        if client.is_push_consumer:
+            for topic in client.subscriptions:
+                insort(self.push_consumers.setdefault(topic, []), client.id)
+
+    def remove(self, client: Client) -> None:
+        _remove(self.ids, client.id)
+        self.simple_consumers -= client.is_simple_consumer
+        if client.is_push_consumer:
+            for topic in client.subscriptions:
+                _remove(self.push_consumers[topic], client.id)
+                if not self.push_consumers[topic]:
+                    del self.push_consumers[topic]
+
+
 class Clients:
     def __init__(self, *, silence_s: float, stream_grace_s: float, max_clients: int) -> None:
         self._silence_s = silence_s
@@ -57,7 +85,11 @@ class Clients:
         self._by_id: dict[str, Client] = {}
         self._gone: set[str] = set()
         """Who left soon after the start, while clients that are not known may still live."""
-        self._by_group: dict[Name, dict[str, Client]] = {}
+        self._by_group: dict[Name, _Members] = {}
+        self._consumers = Counter[Name]()
+        """How many consumers a topic has, whatever their groups."""
+        self.on_topics_change: Callable[[], None] = lambda: None
+        """Called when a topic has its first consumer, or none any more."""
         self.on_group_change: Callable[[Name], None] = lambda _group: None
         """Called with a group whose members, or what they subscribe to, are not as before."""
         self.on_gone: Callable[[Client], None] = lambda _client: None
@@ -92,12 +124,10 @@ class Clients:
         known = client.group == group and client.type == type_ and (topic is None or topic in client.subscriptions)
         if known:
             return
-        self._leave_group(client, unless=group)
-        client.type = type_
-        client.group = group
-        if topic is not None:
-            client.subscriptions.setdefault(topic, definition_pb2.FilterExpression(expression="*"))
-        self._enter_group(client)
+        subscriptions = client.subscriptions
+        if topic is not None and topic not in subscriptions:
+            subscriptions = {**subscriptions, topic: definition_pb2.FilterExpression(expression="*")}
+        self._change(client, type_, group, subscriptions)
 
     def configure(self, client: Client, settings: definition_pb2.Settings) -> None:
         """The client said in its settings what it is and wants. Raises Refused."""
@@ -107,22 +137,14 @@ class Clients:
             raise Refused(
                 definition_pb2.TOO_MANY_REQUESTS, f"a client names at most {MAX_SUBSCRIPTIONS} topics in its settings"
             )
-        before = (client.type, client.group, set(client.subscriptions))
-        group = name_of(settings.subscription.group) if settings.HasField("subscription") else None
-        self._leave_group(client, unless=group)
-        client.type = settings.client_type
-        client.group = group
         client.user_agent = settings.user_agent
         if settings.HasField("subscription"):
-            client.subscriptions = {
-                name_of(entry.topic): entry.expression for entry in settings.subscription.subscriptions
-            }
+            group = name_of(settings.subscription.group)
+            subscriptions = {name_of(entry.topic): entry.expression for entry in settings.subscription.subscriptions}
         else:
-            client.subscriptions = {
-                name_of(topic): definition_pb2.FilterExpression() for topic in settings.publishing.topics
-            }
-        if before != (client.type, client.group, set(client.subscriptions)):
-            self._enter_group(client)
+            group = None
+            subscriptions = {name_of(topic): definition_pb2.FilterExpression() for topic in settings.publishing.topics}
+        self._change(client, settings.client_type, group, subscriptions)
 
     def stream_opened(self, client: Client) -> None:
         client.streams += 1
@@ -138,7 +160,7 @@ class Clients:
         """The client is gone, by its own word or because it was silent."""
         client = self._by_id.pop(client_id, None)
         if client is not None:
-            self._leave_group(client, unless=None)
+            self._tell_of_change(client.group, self._strike(client))
             if self._starting:
                 self._gone.add(client_id)
             self.on_gone(client)
@@ -149,7 +171,21 @@ class Clients:
 
     def members(self, group: Name) -> list[Client]:
         """The group's live consumers, sorted by id."""
-        return [client for _id, client in sorted(self._by_group.get(group, {}).items())]
+        members = self._by_group.get(group)
+        return [self._by_id[id_] for id_ in members.ids] if members is not None else []
+
+    def has_simple_consumer(self, group: Name) -> bool:
+        members = self._by_group.get(group)
+        return members is not None and members.simple_consumers > 0
+
+    def push_consumers(self, group: Name, topic: Name) -> Sequence[str]:
+        """The ids of the group's live push consumers that subscribe to the topic, sorted; to be read at once."""
+        members = self._by_group.get(group)
+        return members.push_consumers.get(topic, ()) if members is not None else ()
+
+    def consumed_topics(self) -> Iterable[Name]:
+        """All topics that have a consumer."""
+        return self._consumers.keys()
 
     def close(self) -> None:
         self._sweeper.cancel()
@@ -158,20 +194,52 @@ class Clients:
     def _starting(self) -> bool:
         return self._loop.time() < self._started + self._silence_s
 
-    def _enter_group(self, client: Client) -> None:
-        if client.group is not None:
-            self._by_group.setdefault(client.group, {})[client.id] = client
-            self.on_group_change(client.group)
-
-    def _leave_group(self, client: Client, *, unless: Name | None) -> None:
-        group = client.group
-        if group is None or group == unless:
+    def _change(
+        self,
+        client: Client,
+        type_: int,
+        group: Name | None,
+        subscriptions: dict[Name, definition_pb2.FilterExpression],
+    ) -> None:
+        before = (client.type, client.group, client.subscriptions.keys())
+        if before == (type_, group, subscriptions.keys()):
+            client.subscriptions = subscriptions  # the expressions may be others
             return
-        members = self._by_group.get(group, {})
-        if members.pop(client.id, None) is not None:
-            if not members:
-                del self._by_group[group]
+        left = client.group
+        topics_changed = self._strike(client)
+        client.type, client.group, client.subscriptions = type_, group, subscriptions
+        topics_changed |= self._enter(client)
+        if left != group:
+            self._tell_of_change(left, False)
+        self._tell_of_change(group, topics_changed)
+
+    def _tell_of_change(self, group: Name | None, topics_changed: bool) -> None:
+        if topics_changed:
+            self.on_topics_change()
+        if group is not None:
             self.on_group_change(group)
+
+    def _enter(self, client: Client) -> bool:
+        """Whether a topic has its first consumer now."""
+        if client.group is None:
+            return False
+        self._by_group.setdefault(client.group, _Members()).add(client)
+        self._consumers.update(client.subscriptions.keys())
+        return any(self._consumers[topic] == 1 for topic in client.subscriptions)
+
+    def _strike(self, client: Client) -> bool:
+        """Whether a topic has no consumer any more."""
+        if client.group is None:
+            return False
+        members = self._by_group[client.group]
+        members.remove(client)
+        if not members.ids:
+            del self._by_group[client.group]
+        self._consumers.subtract(client.subscriptions.keys())
+        gone = [topic for topic in client.subscriptions if not self._consumers[topic]]
+        for topic in gone:
+            del self._consumers[topic]
+        return bool(gone)
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
@@ -182,3 +250,7 @@ class Clients:
             lost = client.stream_lost
             if now > client.last_seen + self._silence_s or (lost is not None and now > lost + self._stream_grace_s):
                 self.leave(client.id)
+
+
+def _remove(ids: list[str], id_: str) -> None:
+    del ids[bisect_left(ids, id_)]

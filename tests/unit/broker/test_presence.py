@@ -1,12 +1,15 @@
 """Who is there, who is gone, and what that means for queues and leases."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.operations.assignment import QueueId
+from kourou_broker.state.definitions import Topic
 from tests.unit.broker.alone import Broker, attempt, ids, resource, settings_command, simulated, until
 
 Code = definition_pb2.Code
@@ -106,6 +109,30 @@ async def test_a_poll_ends_at_once_when_its_queue_moves() -> None:
     await asyncio.sleep(0.01)
     assert waiting.done()
     assert not waiting.result()
+
+
+@simulated
+async def test_many_who_come_at_once_are_dealt_with_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 consumers of one group whose broker restarts would else keep it busy for a minute."""
+    broker = await _with_members("a")
+    waiting = asyncio.ensure_future(broker.receive(queue=3, client="a", auto_renew=True, wait_s=20))
+    await asyncio.sleep(1)
+    asked = 0
+    route = broker.core.assignments.route
+
+    def counted(topic: Topic) -> Sequence[QueueId]:
+        nonlocal asked
+        asked += 1
+        return route(topic)
+
+    monkeypatch.setattr(broker.core.assignments, "route", counted)
+    for number in range(300):
+        broker.connect(f"b-{number}")
+    await asyncio.sleep(0.01)
+    assert waiting.done()
+    assert len(broker.members()) == 301
+    assert 0 < asked < 10
+    assert await _owned(broker, "a", "b-0", "b-1", "b-10", "b-2") == [[0], [1], [2], [3], []], "in the order of ids"
 
 
 @simulated

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations import receipt
-from kourou_broker.operations.assignment import QueueId, spread
+from kourou_broker.operations.assignment import QueueId, holder, share
 from kourou_broker.operations.message import tag_hash
 from kourou_broker.operations.section_reader import StoredMessage
 from kourou_broker.operations.tag_filter import TagFilter, compile_filter
@@ -143,17 +143,24 @@ QUEUES = st.lists(st.builds(QueueId, st.sampled_from(("a", "b", "c")), st.intege
 MEMBERS = st.lists(st.text("mno", min_size=1, max_size=4), unique=True).map(sorted)
 
 
+def spread(members: list[str], queues: list[QueueId]) -> dict[str, list[QueueId]]:
+    return {
+        member: [queues[queue] for queue in share(number, len(members), len(queues))]
+        for number, member in enumerate(members)
+    }
+
+
 @given(members=MEMBERS, queues=QUEUES)
 def test_each_queue_belongs_to_one_member_and_shares_are_even(members: list[str], queues: list[QueueId]) -> None:
     owned = spread(members, queues)
     if not members:
-        assert owned == {}
         return
-    assert sorted(owned) == members
-    assert sorted(queue for share in owned.values() for queue in share) == queues
+    assert [queue for share in owned.values() for queue in share] == queues, "neighbours, in order"
     sizes = [len(share) for share in owned.values()]
+    assert sizes == sorted(sizes, reverse=True)
     assert max(sizes) - min(sizes) <= 1
-    assert spread(list(members), list(queues)) == owned
+    held = [members[holder(queue, len(members), len(queues))] for queue in range(len(queues))]
+    assert held == [member for member, share in owned.items() for _ in share]
 
 
 @given(members=st.lists(st.text("mno", min_size=1), unique=True, min_size=2).map(sorted), queues=QUEUES)
