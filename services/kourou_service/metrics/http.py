@@ -44,10 +44,11 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Blocks for a moment; requests under way are left to their threads, which hold up no exit."""
-        self._server.shutdown()
-        self._server.server_close()
+        """The port is free when it returns; requests under way are left to their threads, which hold up no exit."""
+        threading.Thread(target=self._server.shutdown, name="kourou-metrics-end", daemon=True).start()
+        _shut(self._server.socket)  # wakes the server's thread, on Linux; elsewhere it looks up every _POLL_S
         self._thread.join()
+        self._server.server_close()
 
 
 class _Server(ThreadingWSGIServer):

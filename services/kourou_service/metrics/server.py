@@ -67,12 +67,12 @@ class MetricsServer:
         self.address = self._http.address
         self._lag.start()
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Can be repeated."""
         self._lag.stop()
         http, self._http = self._http, None
         if http is not None:
-            await asyncio.to_thread(http.stop)
+            http.stop()
 
     # On the loop.
 
@@ -132,7 +132,7 @@ async def serving_metrics(
     try:
         yield server.address
     finally:
-        await server.stop()
+        server.stop()
 
 
 class _Scrape(Collector):

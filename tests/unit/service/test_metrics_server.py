@@ -57,7 +57,7 @@ async def start(service: Service) -> AsyncIterator[Callable[..., MetricsServer]]
 
     yield start
     for each in started:
-        await each.stop()
+        each.stop()
 
 
 Start = Callable[..., MetricsServer]
@@ -188,14 +188,21 @@ async def closed(connection: socket.socket) -> None:
             pass
 
 
-@pytest.mark.parametrize(
-    "rubbish", [b"", b"\x00\xff\r\n\r\n", b"GET /metrics HTTP/1.1\r\nA: " + b"b" * 100_000, bytes(range(256)) * 20]
-)
-async def test_rubbish_does_no_harm(start: Start, rubbish: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+RUBBISH = {
+    "nothing": b"",
+    "no HTTP": b"\x00\xff\r\n\r\n",
+    "a long header": b"GET /metrics HTTP/1.1\r\nA: " + b"b" * 100_000,
+    "all bytes": bytes(range(256)) * 20,
+}
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH)
+async def test_rubbish_does_no_harm(start: Start, rubbish: str, capfd: pytest.CaptureFixture[str]) -> None:
     server = start()
     with connect(server) as connection:
-        connection.sendall(rubbish)
-        connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionResetError, BrokenPipeError):  # it may close before it has read all
+            connection.sendall(RUBBISH[rubbish])
+            connection.shutdown(socket.SHUT_WR)
         await closed(connection)
     assert await fetch(server.address, "/health") == (200, "ok\n")
     assert "Traceback" not in capfd.readouterr().err
@@ -247,9 +254,7 @@ async def test_a_request_under_way_does_not_hold_up_the_stop(service: Service, s
     with connect(server) as connection:
         connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         await asyncio.wait_for(asked.wait(), 5)
-        begin_s = time.monotonic()
-        await server.stop()
-        assert time.monotonic() - begin_s < 3
+        server.stop()
         forever.set()
         await closed(connection)
 
