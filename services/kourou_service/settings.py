@@ -173,7 +173,7 @@ def _reason(error: Any) -> str:
 
 
 def _shown(default: object) -> str:
-    if default is None or default == ():
+    if default is None or default in ((), ""):
         return "none"
     if isinstance(default, tuple):
         return ",".join(str(part) for part in default)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
