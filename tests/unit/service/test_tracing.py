@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,7 +18,11 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
+from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou.transport import GrpcTransport, RpcError
+from kourou_broker.service import Broker
+from kourou_broker.settings import BrokerSettings
 from kourou_namesrv.service import NameServer
 from kourou_namesrv.settings import NamesrvSettings
 from kourou_service.listener import HostPort, Listener
@@ -153,6 +158,55 @@ async def test_a_call_that_ends_with_an_error_of_grpc(collector: Collector) -> N
     [span] = collector.spans
     assert attributes(span)["rpc.grpc.status_code"] == grpc.StatusCode.UNAVAILABLE.value[0]
     assert span.status.message == "UNAVAILABLE"
+
+
+async def test_the_fast_calls_of_a_broker(collector: Collector, tmp_path: Path) -> None:
+    """Sends and acknowledgements have doors of their own, without a task."""
+    broker = Broker(
+        BrokerSettings.model_validate(
+            {
+                "data": tmp_path,
+                "listeners": (Listener.parse("local=127.0.0.1:0"),),
+                "namesrv": ("127.0.0.1:1",),
+                "segment_bytes": 1 << 20,
+                "otlp_endpoint": collector.endpoint,
+            }
+        )
+    )
+    transport = GrpcTransport()
+    try:
+        await broker.start()
+        channel = transport.channel(str(broker.listeners[0].bind))
+
+        async def call(method: Any, request: Any) -> int:
+            headers = [("x-mq-client-id", "a-client")]
+            return (await channel.unary(method, request, timeout_s=10, metadata=headers)).message.status.code
+
+        orders = v2.Resource(name="orders")
+        topic = record_pb2.Topic(name=orders, type=v2.NORMAL, queues=1, permission=v2.READ_WRITE, version=1)
+        assert await call(broker_rpc.PUT_TOPIC, broker_pb2.PutTopicRequest(topic=topic)) == v2.OK
+        for name in ("orders", "missing"):
+            message = v2.Message(topic=v2.Resource(name=name), body=b"x")
+            message.system_properties.message_id = "1"
+            await call(service_rpc.SEND_MESSAGE, service_pb2.SendMessageRequest(messages=[message]))
+        ack = service_pb2.AckMessageRequest(topic=orders, group=v2.Resource(name="readers"))
+        await call(service_rpc.ACK_MESSAGE, ack)
+    finally:
+        await transport.close()
+        await broker.stop()
+    told = [(span.name.rpartition("/")[2], attributes(span), span.status.message) for span in collector.spans]
+    named = [
+        (method, said.get("messaging.destination.name"), said["messaging.rocketmq.response_code"])
+        for method, said, _ in told
+    ]
+    assert named == [
+        ("PutTopic", None, "OK"),
+        ("SendMessage", "orders", "OK"),
+        ("SendMessage", "missing", "TOPIC_NOT_FOUND"),
+        ("AckMessage", "orders", "CONSUMER_GROUP_NOT_FOUND"),
+    ]
+    assert "no topic missing" in told[2][2]
+    assert told[3][1]["messaging.consumer.group.name"] == "readers"
 
 
 @pytest.fixture(params=["down", "silent"])
