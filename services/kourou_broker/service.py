@@ -1,5 +1,6 @@
 """The broker put together: this is the only place that builds and wires its parts."""
 
+import gc
 import os
 import secrets
 from collections.abc import Callable
@@ -111,6 +112,7 @@ class Broker:
         self._open_doors(core, membership, started_ms)
         self._collectors = collectors(core, settings, self._clock, lambda: membership.registration.links)
         core.start()
+        _settle_memory()
         await self._engine.start()
         await membership.start()
         stack.push_async_callback(membership.stop)
@@ -197,6 +199,15 @@ class Broker:
         self._health = serve_health(engine, _SERVICES)
         self._stack.callback(self._health.close)
         serve_reflection(engine, _SERVICES)
+
+
+def _settle_memory() -> None:
+    """What a start leaves behind stays: Python's search for cycles of garbage need not walk through it each time.
+
+    Of a broker with many queues that walk takes tens of milliseconds, in which no call is answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _stop_at_once(problem: BaseException) -> None:
