@@ -30,13 +30,16 @@ class TopicTraffic:
         self.size_bytes += size_bytes
         self.sizes.sum += size_bytes
         counts = self.sizes.counts
+        if len(messages) == 1:
+            counts[bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
+            return
         lengths = [*map(len, messages)]
         smallest, largest = bisect_left(SIZE_BOUNDS_BYTES, min(lengths)), bisect_left(SIZE_BOUNDS_BYTES, max(lengths))
         if smallest == largest:  # as nearly always
             counts[smallest] += len(messages)
-        else:
-            for length in lengths:
-                counts[bisect_left(SIZE_BOUNDS_BYTES, length)] += 1
+            return
+        for length in lengths:
+            counts[bisect_left(SIZE_BOUNDS_BYTES, length)] += 1
 
 
 class GroupTraffic:
