@@ -1,6 +1,6 @@
 """The log and the disk below it."""
 
-from kourou_broker.log.log import Log
+from kourou_broker.log.log import Log, SegmentInfo
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.scrubbing import Scrubbing
 from kourou_broker.operations.snapshots import Snapshots
@@ -32,9 +32,10 @@ class StorageMetrics:
         self._recovery_ms = recovery_ms
 
     async def collect(self) -> list[Family]:
-        return [*self._storage(), *self._written(), *self._disk(), *self._upkeep()]
+        segments = self._log.segments()
+        return [*self._storage(segments), *self._written(len(segments)), *self._disk(), *self._upkeep(segments)]
 
-    def _storage(self) -> list[Family]:
+    def _storage(self, segments: list[SegmentInfo]) -> list[Family]:
         log = self._log
         return [
             gauge(
@@ -52,12 +53,12 @@ class StorageMetrics:
             gauge(
                 "rocketmq_storage_message_reserve_time_milliseconds",
                 "Age of what stands first in the log; 0 if it is empty.",
-                {_DISK: self._age_ms(log.segments()[0].first_stored_ms)},
+                {_DISK: self._age_ms(segments[0].first_stored_ms)},
                 _STORAGE,
             ),
         ]
 
-    def _written(self) -> list[Family]:
+    def _written(self, segments: int) -> list[Family]:
         log = self._log
         return [
             counter("kourou_log_appended_bytes_total", "Bytes appended to the log.", log.appended_bytes),
@@ -66,7 +67,7 @@ class StorageMetrics:
             histogram("kourou_log_sync_seconds", "How long a sync of the log took.", log.sync_times),
             gauge("kourou_log_next_position_bytes", "Where the log ends.", log.next_position),
             gauge("kourou_log_durable_position_bytes", "Up to where the log is durable.", log.synced_position),
-            gauge("kourou_log_segments", "Segments of the log.", len(log.segments())),
+            gauge("kourou_log_segments", "Segments of the log.", segments),
             gauge("kourou_log_waiting_bytes", "What waits for the disk.", self._journal.waiting_bytes),
         ]
 
@@ -87,12 +88,14 @@ class StorageMetrics:
             ),
         ]
 
-    def _upkeep(self) -> list[Family]:
+    def _upkeep(self, segments: list[SegmentInfo]) -> list[Family]:
+        newest = self._snapshots.newest
+        left_out_ms = next((segment.first_stored_ms for segment in segments if segment.base >= newest), 0)
         return [
             gauge(
                 "kourou_snapshot_age_seconds",
                 "Age of the oldest record that is in no snapshot: what is newer is read again at a start.",
-                self._age_ms(self._first_after_snapshot_ms()) / 1000,
+                self._age_ms(left_out_ms) / 1000,
             ),
             gauge("kourou_recovery_seconds", "How long the last start read the log.", self._recovery_ms / 1000),
             counter(
@@ -101,10 +104,6 @@ class StorageMetrics:
                 len(self._scrubbing.damaged),
             ),
         ]
-
-    def _first_after_snapshot_ms(self) -> int:
-        newest = self._snapshots.newest
-        return next((segment.first_stored_ms for segment in self._log.segments() if segment.base >= newest), 0)
 
     def _age_ms(self, stored_ms: int) -> int:
         return max(0, self._clock.now_ms() - stored_ms) if stored_ms else 0

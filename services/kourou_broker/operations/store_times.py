@@ -25,11 +25,13 @@ class StoreTimes:
         self._last: dict[tuple[int, int, int], int] = {}
         self._known: dict[tuple[int, int, int], int] = {}
         self._left_s = 0.0
+        self._latest_ms = 0
 
     def begin(self) -> None:
         """A new round."""
         self._last, self._known = self._known, {}
         self._left_s = _LOOKING_S
+        self._latest_ms = self._log.segments()[-1].first_stored_ms
 
     def known(self, queue: Queue, offset: int) -> int | None:
         """When the first message at the offset or after it was stored, ms; None if that takes time to say."""
@@ -45,7 +47,7 @@ class StoreTimes:
     async def find(self, queue: Queue, offset: int) -> int | None:
         """The same for what is not known; None if nothing is there."""
         if self._left_s <= 0:
-            return self._log.segments()[-1].first_stored_ms
+            return self._latest_ms or None  # 0: the active segment is empty
         began_s = perf_counter()
         try:
             stored_ms = await self._reader.stored_ms(queue, offset)
