@@ -2,17 +2,19 @@
 
 What is written once is never changed, and any durable beginning of the log is a whole log: the copy is the same as what
 a crash at that moment would have left. So nothing waits for a backup but retention: it keeps each segment until it is
-copied, from the oldest on. Snapshots come first; a view of them outlives them. What is derived from the log stays out.
+copied, from the oldest on. Snapshots come first; a view of them outlives them. Of what is derived from the log only the
+queue indexes are copied: they are small, and without them the first start on the copy would read all of the log.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.log.index import index_blob
 from kourou_broker.log.log import Log, SegmentInfo
 from kourou_broker.log.medium import Bytes, Medium, segment_name
 from kourou_broker.log.worker import Worker, run_in
@@ -118,18 +120,15 @@ class Backups:
 
 def _files(medium: Medium, segments: Sequence[SegmentInfo], position: int) -> list[_File]:
     sizes = dict(medium.segments())
-    durable = [segment for segment in segments if segment.base < position or segment is segments[0]]
-    return [
-        _blob("identity", medium.identity),
-        *(
-            _blob(f"blobs/{name}", medium.view_blob(name))
-            for name in map(fold.snapshot_name, fold.snapshots(medium)[: fold.GENERATIONS])
-        ),
-        *(
-            _segment(medium, segment.base, sizes[segment.base], min(segment.end, position) - segment.base)
-            for segment in durable
-        ),
-    ]
+    files = [_blob("identity", medium.identity)]
+    for name in map(fold.snapshot_name, fold.snapshots(medium)[: fold.GENERATIONS]):
+        files.append(_blob(f"blobs/{name}", medium.view_blob(name)))
+    for base, end, *_ in segments:
+        if base < position or base == segments[0].base:
+            files.append(_segment(medium, base, sizes[base], min(end, position) - base))
+            with suppress(FileNotFoundError):
+                files.append(_index(medium, base))
+    return files
 
 
 def _blob(name: str, data: Bytes) -> _File:
@@ -139,3 +138,10 @@ def _blob(name: str, data: Bytes) -> _File:
 def _segment(medium: Medium, base: int, size_bytes: int, held_bytes: int) -> _File:
     name = f"segments/{segment_name(base)}.segment"
     return _File(name, size_bytes, held_bytes, lambda offset, size: medium.read(base, offset, size), base)
+
+
+def _index(medium: Medium, base: int) -> _File:
+    """Not viewed all the time: so many mappings may be more than a process may have."""
+    name = index_blob(base)
+    size = len(medium.view_blob(name))
+    return _File(f"blobs/{name}", size, size, lambda at, part: bytes(medium.view_blob(name)[at : at + part]), base)

@@ -12,7 +12,6 @@ from kourou.protocol.kourou.broker.v1 import broker_rpc
 from kourou.protocol.kourou.broker.v1.broker_pb2 import BackUpRequest, BackUpResponse
 from kourou_broker.operations import backup
 from kourou_broker.rpc import backing_up
-from kourou_broker.state import fold
 from tests.simulation.direct import CallFailed, DirectCall
 from tests.simulation.disk import SimMedium
 from tests.unit.broker.alone import Broker, message, simulated, until
@@ -141,8 +140,9 @@ async def test_an_idle_broker() -> None:
         for base, segment in broker.shard.disk.segments.items()
         if base < answers[-1].log_position
     }
-    blobs = [name for name in files if name.startswith("blobs/")]
-    assert blobs == [f"blobs/{fold.snapshot_name(position)}" for position in fold.snapshots(broker.core.medium)]
+    blobs = {name.removeprefix("blobs/"): data for name, data in files.items() if name.startswith("blobs/")}
+    assert blobs == {name: data for name, data in broker.shard.disk.blobs.items() if not name.startswith("keys-")}
+    assert {name.partition("-")[0] for name in blobs} == {"snapshot", "queues"}
     assert answers[0].total_bytes < sum(map(len, files.values())) - 4 * KIB, "what is not written yet is not sent"
 
     twin = await _restored(broker, answers)
@@ -225,10 +225,10 @@ async def test_retention_takes_what_is_copied_and_nothing_else() -> None:
     await _fill(broker, 150)
     before = broker.core.log.segments()
     call = _begin(broker)
-    go_on = _hold_after(call, 12)
-    await until(lambda: len(call.answers) == 12)
+    go_on = _hold_after(call, 14)
+    await until(lambda: len(call.answers) == 14)
     await broker.shard.process.start(broker.core.check_retention())
-    copied = int(_answers(call)[-1].file[9:25], 16)
+    copied = [int(one.file[9:25], 16) for one in _answers(call) if one.file.startswith("segments/")][-1]
     assert before[0].base < broker.core.log.first_position <= copied < before[-5].base
     assert 0 < (await _numbers(broker))[0] <= 45, "what is kept can be read"
     go_on.set()
