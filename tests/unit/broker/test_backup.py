@@ -240,6 +240,33 @@ async def test_retention_takes_what_is_copied_and_nothing_else() -> None:
 
 
 @simulated
+async def test_what_retention_was_about_to_drop_when_a_backup_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = await _broker(retention_bytes=32 * KIB)
+    await _fill(broker, 150)
+    log = broker.core.log
+    drop_before = log.drop_before
+    calls: list[tuple[DirectCall, asyncio.Event]] = []
+
+    async def begin_and_drop(position: int) -> None:
+        call = _begin(broker)
+        calls.append((call, _hold_after(call, 3)))
+        await until(lambda: len(call.answers) == 3)
+        await drop_before(position)
+
+    monkeypatch.setattr(log, "drop_before", begin_and_drop)
+    await broker.shard.process.start(broker.core.check_retention())
+    ((call, go_on),) = calls
+    assert log.first_position == 0
+    go_on.set()
+    await call.ended
+    twin = await _restored(broker, _answers(call))
+    assert await _numbers(twin) == await _numbers(broker)
+    monkeypatch.undo()
+    await broker.shard.process.start(broker.core.check_retention())
+    assert log.first_position > 0
+
+
+@simulated
 async def test_a_full_disk_does_not_wait_for_a_backup() -> None:
     broker = await _broker(retention_bytes=32 * KIB, disk_watermark_bytes=1 << 20)
     await _fill(broker, 150)
