@@ -48,6 +48,15 @@ def test_the_image_holds_no_tools_to_build_with(stack: Stack) -> None:
     assert container.exec("python", "-c", "import importlib.util as u; print(u.find_spec('pip'))").strip() == "None"
 
 
+@pytest.mark.parametrize("service", ["namesrv-a", "broker-a", "admin"])
+def test_a_stop_is_clean(stack: Stack, service: str) -> None:
+    """The service hears of it, and ends by itself within its time."""
+    container = stack.container(service)
+    container.stop()
+    assert container.inspect()["State"]["ExitCode"] == 0
+    container.start()
+
+
 def _published(container: Container) -> set[str]:
     ports = container.inspect()["NetworkSettings"]["Ports"]
     return {binding["HostIp"] for bindings in ports.values() for binding in bindings or ()}
