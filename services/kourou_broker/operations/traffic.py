@@ -33,13 +33,13 @@ class TopicTraffic:
         if len(messages) == 1:
             counts[bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
             return
-        lengths = [*map(len, messages)]
+        lengths = {*map(len, messages)}
         smallest, largest = bisect_left(SIZE_BOUNDS_BYTES, min(lengths)), bisect_left(SIZE_BOUNDS_BYTES, max(lengths))
         if smallest == largest:  # as nearly always
             counts[smallest] += len(messages)
             return
-        for length in lengths:
-            counts[bisect_left(SIZE_BOUNDS_BYTES, length)] += 1
+        for message in messages:
+            counts[bisect_left(SIZE_BOUNDS_BYTES, len(message))] += 1
 
 
 class GroupTraffic:
