@@ -167,7 +167,7 @@ async def test_a_broker_that_was_away_is_brought_up_to_date_and_resurrects_nothi
     new_cluster: Callable[..., Cluster],
 ) -> None:
     cluster = new_cluster()
-    a, b = cluster.brokers
+    _, b = cluster.brokers
     async with Operator(cluster) as operator:
         for topic in ("deleted", "changed", "again"):
             await operator.create_topic(topic, QUEUES)
