@@ -36,6 +36,7 @@ lint: .venv/installed-dev ## Checks style, types, imports between packages, prot
 	cd proto && ../$(BIN)/buf lint
 	cd proto && ../$(BIN)/buf breaking --against released.binpb
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python -m deploy.grafana.generate --check
 	$(BIN)/python docs/generate_settings.py --check
 
 .PHONY: fmt
@@ -59,6 +60,10 @@ proto-released: .venv/installed-dev ## Makes the protocols as they are what `buf
 .PHONY: bench
 bench: .venv/installed-dev ## Measures, each figure beside a bare echo and a raw fdatasync
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: dashboards
+dashboards: .venv/installed-dev ## Generates Grafana's dashboards from deploy/grafana/boards
+	$(BIN)/python -m deploy.grafana.generate
 
 .PHONY: lock
 lock: .venv/installed-dev ## Resolves all dependencies anew within their ranges, for all Pythons and systems

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from tests.unit.deploy.files import PROMETHEUS, alerts
+from tests.unit.deploy.files import PROMETHEUS, ROOT, alerts
 from tests.unit.deploy.promtool import promtool
 
 ALERTS = alerts()
@@ -37,6 +37,12 @@ def test_each_alert_says_what_is_wrong_and_where_to_read_on(name: str) -> None:
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert alert["annotations"].keys() == {"summary", "description", "runbook"}
     assert alert["annotations"]["runbook"] == f"docs/operations.md#{kebab(name)}"
+
+
+def test_each_alert_has_its_section() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^### (.*)$", text, re.MULTILINE)}
+    assert {kebab(name) for name in ALERTS} <= headings
 
 
 def test_each_alert_is_tested_both_ways() -> None:
