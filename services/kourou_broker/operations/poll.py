@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kourou_broker.operations.filters import Filter
 from kourou_broker.operations.matching import MAX_BATCH_BYTES
 from kourou_broker.operations.section_reader import StoredMessage
-from kourou_broker.operations.tag_filter import TagFilter
 from kourou_broker.state.definitions import Queue
 from kourou_broker.state.records import Lease
 
@@ -21,7 +21,7 @@ class Delivery(NamedTuple):
 @dataclass(slots=True, eq=False)
 class Poll:
     client_id: str
-    filter: TagFilter
+    filter: Filter
     batch_size: int
     invisible_ms: int
     auto_renew: bool

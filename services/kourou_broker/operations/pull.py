@@ -4,9 +4,9 @@ import asyncio
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.operations.filters import Filter
 from kourou_broker.operations.matching import MatchingReader
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
-from kourou_broker.operations.tag_filter import TagFilter
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state.definitions import Group, Queue
 from kourou_service.refusal import Refused
@@ -28,7 +28,7 @@ class Pulling:
         self.parked_polls = 0
 
     async def pull(
-        self, group: Group, queue: Queue, offset: int, batch_size: int, tags: TagFilter, wait_s: float
+        self, group: Group, queue: Queue, offset: int, batch_size: int, filter_: Filter, wait_s: float
     ) -> Pulled:
         """Up to batch_size messages from offset on; none when nothing matched within wait_s. Raises Refused."""
         if not queue.first_offset <= offset <= queue.next_offset:
@@ -41,7 +41,7 @@ class Pulling:
         ends = loop.time() + wait_s
         waited = False
         while True:
-            pulled = await reader.read(queue, offset, tags, batch_size)
+            pulled = await reader.read(queue, offset, filter_, batch_size)
             if pulled.messages or self._closed or loop.time() >= ends:
                 self._count(group, queue, pulled.messages)
                 return Pulled(pulled.messages, pulled.next_offset, waited)

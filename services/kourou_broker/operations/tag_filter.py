@@ -15,6 +15,8 @@ class TagFilter:
 
     __slots__ = ("_hashes", "_tags", "all")
 
+    cost = 2
+
     def __init__(self, tags: frozenset[str] | None) -> None:
         self.all = tags is None
         self._tags = tags or frozenset()
@@ -29,20 +31,9 @@ class TagFilter:
         return definition_pb2.SystemProperties.FromString(message.tail).tag in self._tags
 
 
-def compile_filter(expression: definition_pb2.FilterExpression) -> TagFilter:
-    """Raises Refused for what is no tag expression."""
-    if expression.type == definition_pb2.SQL:
-        raise Refused(
-            definition_pb2.ILLEGAL_FILTER_EXPRESSION,
-            "SQL filters are not supported yet: filter by tags, as in 'a || b'",
-        )
-    if expression.type not in (definition_pb2.TAG, definition_pb2.FILTER_TYPE_UNSPECIFIED):
-        raise Refused(definition_pb2.ILLEGAL_FILTER_EXPRESSION, f"unknown filter type {expression.type}")
-    return _compile(expression.expression)
-
-
 @lru_cache(maxsize=1024)
-def _compile(text: str) -> TagFilter:
+def compile_tags(text: str) -> TagFilter:
+    """Raises Refused for what is no tag expression."""
     if len(text) > MAX_EXPRESSION_LENGTH:
         raise Refused(
             definition_pb2.ILLEGAL_FILTER_EXPRESSION, f"the expression is over {MAX_EXPRESSION_LENGTH} characters long"

@@ -4,8 +4,9 @@ import asyncio
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
-from kourou_broker.operations.clients import Client, Clients
+from kourou_broker.operations.clients import MAX_SUBSCRIPTIONS, Client, Clients
 from kourou_broker.operations.definitions import Definitions
+from kourou_broker.operations.filters import compile_filter
 from kourou_broker.rpc.sending import PRODUCER_GROUP_HEADER
 from kourou_broker.state.definitions import name_of
 from kourou_service.client_settings import GroupFacts, settings_answer
@@ -51,7 +52,7 @@ class PresenceDoor:
             while (data := await self._next(call)) is not None:
                 command = parse(service_pb2.TelemetryCommand, data)
                 if command.HasField("settings"):
-                    await _send(call, self._settings(client, command.settings))
+                    await _send(call, await self._settings(client, command.settings))
         finally:
             self._clients.stream_closed(client)
 
@@ -67,13 +68,14 @@ class PresenceDoor:
             receive.cancel()
             closing.cancel()
 
-    def _settings(self, client: Client, settings: definition_pb2.Settings) -> service_pb2.TelemetryCommand:
+    async def _settings(self, client: Client, settings: definition_pb2.Settings) -> service_pb2.TelemetryCommand:
         try:
             group = None
             _check_type(settings.client_type)
             if settings.HasField("subscription"):
                 definition = self._definitions.group(settings.subscription.group).definition
                 group = GroupFacts(definition.retry, fifo=definition.order == record_pb2.ORDER_FIFO)
+                await _check_filters(settings.subscription)
             self._clients.configure(client, settings)
         except Refused as problem:
             return service_pb2.TelemetryCommand(status=status(problem.code, problem.message))
@@ -104,6 +106,13 @@ def _check_type(type_: int) -> None:
         raise Refused(definition_pb2.UNSUPPORTED, "LITE consumers are not supported yet")
     if type_ not in _KNOWN:
         raise Refused(definition_pb2.UNRECOGNIZED_CLIENT_TYPE, f"unknown client type {type_}")
+
+
+async def _check_filters(subscription: definition_pb2.Subscription) -> None:
+    for entry in subscription.subscriptions[:MAX_SUBSCRIPTIONS]:
+        compile_filter(entry.expression)
+        if entry.expression.type == definition_pb2.SQL:
+            await asyncio.sleep(0)  # a long expression takes some milliseconds
 
 
 async def _send(call: StreamCall, command: service_pb2.TelemetryCommand) -> None:

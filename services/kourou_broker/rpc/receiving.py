@@ -5,9 +5,9 @@ from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2
 from kourou_broker.operations.clients import Client, Clients
 from kourou_broker.operations.definitions import Definitions, can_read
 from kourou_broker.operations.delivery import Deliveries
+from kourou_broker.operations.filters import compile_filter
 from kourou_broker.operations.poll import Poll
 from kourou_broker.operations.pull import Pulling
-from kourou_broker.operations.tag_filter import compile_filter
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Queue, Topic
@@ -97,8 +97,8 @@ class ReceivingDoor:
         topic = self._readable(request.message_queue.topic)
         queue = queue_of(topic, request.message_queue.id)
         wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
-        tags = compile_filter(request.filter_expression)
-        pulled = await self._pulling.pull(group, queue, request.offset, batch_size(request.batch_size), tags, wait_s)
+        wanted = compile_filter(request.filter_expression)
+        pulled = await self._pulling.pull(group, queue, request.offset, batch_size(request.batch_size), wanted, wait_s)
         await call.send(
             _PULLED if pulled.messages else service_pb2.PullMessageResponse(status=_NOTHING).SerializeToString()
         )

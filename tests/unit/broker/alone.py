@@ -160,7 +160,7 @@ class Broker:
             ),
             offset=fields.get("offset", 0),
             batch_size=fields.get("batch_size", 32),
-            filter_expression=expression(fields.get("tags")),
+            filter_expression=expression(fields.get("tags"), fields.get("sql")),
         )
         request.long_polling_timeout.FromMilliseconds(int(fields.get("wait_s", 0) * 1000))
         return await self.doors.stream_call(service_rpc.PULL_MESSAGE, request, {"x-mq-client-id": "consumer"})
@@ -244,7 +244,9 @@ def settings_command(type_: int, group: str, topics: Sequence[str]) -> service_p
     return service_pb2.TelemetryCommand(settings=settings)
 
 
-def expression(tags: str | None) -> definition_pb2.FilterExpression | None:
+def expression(tags: str | None, sql: str | None = None) -> definition_pb2.FilterExpression | None:
+    if sql is not None:
+        return definition_pb2.FilterExpression(type=definition_pb2.SQL, expression=sql)
     return None if tags is None else definition_pb2.FilterExpression(type=definition_pb2.TAG, expression=tags)
 
 
@@ -257,6 +259,7 @@ def receive_request(
     invisible_s: float | None = 10,
     wait_s: float | None = 0,
     tags: str | None = None,
+    sql: str | None = None,
     auto_renew: bool = False,
     attempt_id: str = "",
     **fields: Any,
@@ -267,7 +270,7 @@ def receive_request(
         batch_size=batch_size,
         auto_renew=auto_renew,
         attempt_id=attempt_id or None,
-        filter_expression=expression(tags),
+        filter_expression=expression(tags, sql),
         **fields,
     )
     if invisible_s is not None:

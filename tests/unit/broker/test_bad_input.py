@@ -279,14 +279,13 @@ async def test_a_bad_receive_is_refused_and_makes_nobody_a_member(fields: dict[s
 
 
 @simulated
-async def test_sql_and_unknown_filter_types_are_refused() -> None:
+async def test_an_unknown_filter_type_is_refused() -> None:
     broker = await Broker.started()
-    for type_ in (definition_pb2.SQL, 77):
-        request = receive_request()
-        request.filter_expression.type = type_  # type: ignore[assignment]
-        request.filter_expression.expression = "a"
-        (answer,) = await broker.doors.stream_call(service_rpc.RECEIVE_MESSAGE, request, HEADERS)
-        assert answer.status.code == Code.ILLEGAL_FILTER_EXPRESSION
+    request = receive_request()
+    request.filter_expression.type = 77  # type: ignore[assignment]
+    request.filter_expression.expression = "a"
+    (answer,) = await broker.doors.stream_call(service_rpc.RECEIVE_MESSAGE, request, HEADERS)
+    assert answer.status.code == Code.ILLEGAL_FILTER_EXPRESSION
 
 
 @pytest.mark.parametrize(

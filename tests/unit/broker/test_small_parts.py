@@ -12,7 +12,7 @@ from kourou_broker.operations import receipt
 from kourou_broker.operations.assignment import QueueId, holder, share
 from kourou_broker.operations.message import tag_hash
 from kourou_broker.operations.section_reader import StoredMessage
-from kourou_broker.operations.tag_filter import TagFilter, compile_filter
+from kourou_broker.operations.tag_filter import TagFilter, compile_tags
 from kourou_broker.state import State, records
 from kourou_broker.state.records import Lease
 from kourou_service.refusal import Refused
@@ -21,10 +21,6 @@ from tests.simulation.cluster import group_definition, topic_definition
 TAGS = st.text(st.characters(codec="utf-8", exclude_characters="|*"), min_size=1, max_size=8).filter(
     lambda tag: tag == tag.strip() and bool(tag)
 )
-
-
-def _filter(expression: str) -> TagFilter:
-    return compile_filter(definition_pb2.FilterExpression(type=definition_pb2.TAG, expression=expression))
 
 
 def _stored(tag: str | None) -> StoredMessage:
@@ -39,7 +35,7 @@ def _passes(tags: TagFilter, tag: str | None) -> bool:
 
 @given(wanted=st.lists(TAGS, min_size=1, max_size=5), tag=st.none() | TAGS, spaces=st.sampled_from(("", " ", "  ")))
 def test_a_filter_passes_its_tags_and_no_others(wanted: list[str], tag: str | None, spaces: str) -> None:
-    tags = _filter(f"{spaces}||{spaces}".join(wanted))
+    tags = compile_tags(f"{spaces}||{spaces}".join(wanted))
     assert _passes(tags, tag) == (tag in wanted)
     for each in wanted:
         assert _passes(tags, each)
@@ -48,7 +44,7 @@ def test_a_filter_passes_its_tags_and_no_others(wanted: list[str], tag: str | No
 @pytest.mark.parametrize("expression", ["", "*", " * "])
 def test_everything_passes_the_filter_of_all(expression: str) -> None:
     for tag in (None, "a"):
-        assert _passes(_filter(expression), tag)
+        assert _passes(compile_tags(expression), tag)
 
 
 def test_tags_of_one_hash_are_told_apart() -> None:
@@ -59,8 +55,8 @@ def test_tags_of_one_hash_are_told_apart() -> None:
         if len(seen) > 300_000:
             pytest.skip("no two tags of one hash were found")
     other = seen[tag_hash(tag)]
-    assert not _passes(_filter(tag), other)
-    assert _passes(_filter(tag), tag)
+    assert not _passes(compile_tags(tag), other)
+    assert _passes(compile_tags(tag), tag)
 
 
 # Receipts
