@@ -37,6 +37,7 @@ from kourou.errors import (
     TopicNotFound,
     Unsupported,
 )
+from kourou.filters import Sql
 from kourou.message import Message, ReceivedMessage, SendResult
 from kourou.message_id import OffsetMessageId
 from kourou.producer import AsyncProducer
@@ -71,6 +72,7 @@ __all__ = [
     "ServerError",
     "ServerFailure",
     "SimpleConsumer",
+    "Sql",
     "TimeoutExceeded",
     "TooManyRequests",
     "TopicNotFound",

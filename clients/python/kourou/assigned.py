@@ -11,6 +11,7 @@ from functools import partial
 from kourou.backoff import Exponential
 from kourou.client import Client
 from kourou.errors import ConnectionFailed, KourouError
+from kourou.filters import Filter
 from kourou.listening import Listening
 from kourou.message import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -22,13 +23,12 @@ from kourou.settlement import Settler
 _log = logging.getLogger(__name__)
 
 ASSIGNMENT_INTERVAL_S = 5.0
-_SETTINGS_TIMEOUT_S = 2.0
 _SETTLING_TIMEOUT_S = 3.0
 _AGAIN = Exponential(initial_s=0.1, max_s=5.0)
 
 
 class AssignedQueues:
-    def __init__(self, client: Client, group: str, subscriptions: Mapping[str, str], listening: Listening) -> None:
+    def __init__(self, client: Client, group: str, subscriptions: Mapping[str, Filter], listening: Listening) -> None:
         self._client = client
         self._group = group
         self._subscriptions = subscriptions
@@ -42,6 +42,7 @@ class AssignedQueues:
         """Raises what stands in the way now, such as TopicNotFound; later troubles are logged and overcome."""
         for topic in self._subscriptions:
             await self._assign(topic)
+        self._client.session.check_accepted()
         self._keepers = [asyncio.create_task(self._keep(topic)) for topic in self._subscriptions]
 
     async def stop(self) -> None:
@@ -74,7 +75,7 @@ class AssignedQueues:
     async def _assign(self, topic: str) -> None:
         route = await self._client.routes.get(topic)
         # A broker assigns queues to the members that it knows, so it has to know us first.
-        await asyncio.gather(*(self._client.session.settled(a, _SETTINGS_TIMEOUT_S) for a in route.addresses))
+        await self._client.session.settled(route.addresses)
         queues = await self._ask_any(topic, sorted(route.addresses))
         self._assigned[topic] = queues
         for queue in queues - self._polls.keys():

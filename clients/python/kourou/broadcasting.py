@@ -15,13 +15,13 @@ from typing import Literal
 from kourou.backoff import Exponential
 from kourou.client import Client
 from kourou.errors import KourouError, ServerError, check_status
+from kourou.filters import Filter, wire_form
 from kourou.listening import Listening
 from kourou.message import ReceivedMessage
 from kourou.offsets import OFFSETS_FOLDER, OffsetFile
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.route import Queue
-from kourou.settings import tag_filter
 from kourou.wire import REQUEST_TIMEOUT_S
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,12 @@ class BroadcastQueues:
     message that the listener fails on is logged and not repeated, as there is no lease to give back."""
 
     def __init__(
-        self, client: Client, group: str, subscriptions: Mapping[str, str], listening: Listening, options: Broadcasting
+        self,
+        client: Client,
+        group: str,
+        subscriptions: Mapping[str, Filter],
+        listening: Listening,
+        options: Broadcasting,
     ) -> None:
         self._client = client
         self._group = group
@@ -65,6 +70,8 @@ class BroadcastQueues:
     async def start(self) -> None:
         """Raises what stands in the way now, such as TopicNotFound; later troubles are logged and overcome."""
         for topic in self._subscriptions:
+            await self._client.session.settled((await self._client.routes.get(topic)).addresses)
+            self._client.session.check_accepted()
             if not self._offsets.knows_topic(topic):
                 await self._set_start(topic)
             await self._follow(topic)
@@ -175,7 +182,7 @@ class BroadcastQueues:
             message_queue=queue.wire,
             offset=offset,
             batch_size=prescribed.receive_batch_size,
-            filter_expression=tag_filter(self._subscriptions[queue.topic]),
+            filter_expression=wire_form(self._subscriptions[queue.topic]),
             long_polling_timeout=timedelta(seconds=prescribed.long_polling_timeout_s),
         )
         timeout_s = prescribed.long_polling_timeout_s + REQUEST_TIMEOUT_S

@@ -13,6 +13,7 @@ from kourou.assigned import AssignedQueues
 from kourou.broadcasting import Broadcasting, BroadcastQueues
 from kourou.client import Client, ClientOptions
 from kourou.errors import InvalidArgument
+from kourou.filters import Filter
 from kourou.listening import Listener, Listening
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.simple_consumer import checked_subscriptions
@@ -33,7 +34,7 @@ class AsyncPushConsumer:
     def __init__(
         self,
         group: str,
-        subscriptions: Mapping[str, str],
+        subscriptions: Mapping[str, Filter],
         listener: Listener,
         namesrv: str | Sequence[str] | None = None,
         *,
@@ -44,7 +45,7 @@ class AsyncPushConsumer:
         close_grace_s: float = CLOSE_GRACE_S,
         **options: Unpack[ClientOptions],
     ) -> None:
-        """`subscriptions`: for each topic the tags to receive, as in "paid || shipped", or "*" for all.
+        """`subscriptions`: for each topic the tags to receive, as in "paid || shipped", or "*" for all, or `Sql(...)`.
         `listener`: succeeds unless it raises or returns False.
         `namesrv`: "host:port" of one or several NameServers; else from KOUROU_NAMESRV, else the local cluster.
         `concurrency`: how many messages are with the listener at a time.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from kourou.errors import check_status
+from kourou.filters import Filter, wire_form
 from kourou.message import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.route import Queue
-from kourou.settings import tag_filter
 from kourou.wire import REQUEST_TIMEOUT_S, Wire
 
 
@@ -20,8 +20,7 @@ from kourou.wire import REQUEST_TIMEOUT_S, Wire
 class Poll:
     group: str
     queue: Queue
-    expression: str
-    """Of tags."""
+    wanted: Filter
     max_messages: int
     wait_s: float
     invisible_duration_s: float | None
@@ -38,7 +37,7 @@ async def receive(wire: Wire, poll: Poll, attempt_id: str) -> list[ReceivedMessa
     request = service_pb2.ReceiveMessageRequest(
         group=v2.Resource(name=poll.group),
         message_queue=poll.queue.wire,
-        filter_expression=tag_filter(poll.expression),
+        filter_expression=wire_form(poll.wanted),
         batch_size=poll.max_messages,
         auto_renew=poll.invisible_duration_s is None,
         long_polling_timeout=timedelta(seconds=poll.wait_s),

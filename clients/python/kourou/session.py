@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from kourou.backoff import Exponential
-from kourou.errors import KourouError
+from kourou.errors import InvalidRequest, KourouError, ServerError, error_of_status
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.settings import BrokerSettings
@@ -19,6 +19,7 @@ from kourou.wire import Wire
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL_S = 10.0
+_SETTINGS_TIMEOUT_S = 2.0
 _RECONNECT = Exponential(initial_s=0.2, max_s=5.0)
 _GOODBYE_TIMEOUT_S = 1.0
 
@@ -47,13 +48,18 @@ class Session:
         if self._heartbeats is None:
             self._heartbeats = asyncio.create_task(self._beat(), name="kourou heartbeats")
 
-    async def settled(self, address: str, timeout_s: float) -> None:
-        """Returns when the broker has answered our settings, if only with a refusal, or after the time-out."""
-        presence = self._brokers.get(address)
-        if presence is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await presence.settled.wait()
+    async def settled(self, addresses: Iterable[str]) -> None:
+        """Returns when these brokers have answered our settings, if only with a refusal, or after a time-out."""
+        waiting = [presence.settled.wait() for address in addresses if (presence := self._brokers.get(address))]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTINGS_TIMEOUT_S):
+                await asyncio.gather(*waiting)
+
+    def check_accepted(self) -> None:
+        """Raises InvalidRequest when a broker will never take our settings, as when a filter is not valid."""
+        for presence in self._brokers.values():
+            if isinstance(presence.refusal, InvalidRequest):
+                raise presence.refusal
 
     def announce_soon(self) -> None:
         """In the background."""
@@ -101,8 +107,10 @@ class Session:
     def _obey(self, command: service_pb2.TelemetryCommand, presence: _Presence) -> None:
         presence.settled.set()
         if command.HasField("settings"):
+            presence.refusal = None
             self.broker_settings = self.broker_settings.applied(command.settings)
         elif command.HasField("status") and command.status.code != v2.OK:
+            presence.refusal = error_of_status(command.status)
             _log.warning("a broker refused our settings: %s", command.status.message)
 
     async def _beat(self) -> None:
@@ -132,3 +140,4 @@ class _Presence:
         self.task: asyncio.Task[None]
         self.stream: TelemetryStream | None = None
         self.settled = asyncio.Event()
+        self.refusal: ServerError | None = None

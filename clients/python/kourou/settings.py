@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from kourou import backoff
+from kourou.filters import Filter, wire_form
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.wire import REQUEST_TIMEOUT_S, VERSION
 
@@ -44,19 +45,15 @@ def publishing(topics: Iterable[str]) -> v2.Settings:
     return settings
 
 
-def subscribing(client_type: v2.ClientType, group: str, subscriptions: Mapping[str, str]) -> v2.Settings:
-    """A consumer's settings; subscriptions are tag expressions by topic."""
+def subscribing(client_type: v2.ClientType, group: str, subscriptions: Mapping[str, Filter]) -> v2.Settings:
+    """A consumer's settings; subscriptions are filters by topic."""
     settings = _common(client_type)
     settings.subscription.group.name = group
     settings.subscription.subscriptions.extend(
-        v2.SubscriptionEntry(topic=v2.Resource(name=topic), expression=tag_filter(expression))
-        for topic, expression in subscriptions.items()
+        v2.SubscriptionEntry(topic=v2.Resource(name=topic), expression=wire_form(wanted))
+        for topic, wanted in subscriptions.items()
     )
     return settings
-
-
-def tag_filter(expression: str) -> v2.FilterExpression:
-    return v2.FilterExpression(type=v2.TAG, expression=expression)
 
 
 def _common(client_type: v2.ClientType) -> v2.Settings:

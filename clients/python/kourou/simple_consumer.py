@@ -23,6 +23,7 @@ from kourou.errors import (
     PartialFailure,
     TimeoutExceeded,
 )
+from kourou.filters import Filter, filter_fault
 from kourou.message import ReceivedMessage
 from kourou.names import topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -44,7 +45,7 @@ _AGAIN = Exponential(initial_s=0.05, max_s=1.0)
 @dataclass(frozen=True, slots=True)
 class _Source:
     queue: Queue
-    expression: str
+    wanted: Filter
 
 
 class AsyncSimpleConsumer:
@@ -53,11 +54,11 @@ class AsyncSimpleConsumer:
     def __init__(
         self,
         group: str,
-        subscriptions: Mapping[str, str],
+        subscriptions: Mapping[str, Filter],
         namesrv: str | Sequence[str] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        """`subscriptions`: for each topic the tags to receive, as in "paid || shipped", or "*" for all.
+        """`subscriptions`: for each topic the tags to receive, as in "paid || shipped", or "*" for all, or `Sql(...)`.
         `namesrv`: "host:port" of one or several NameServers; else from KOUROU_NAMESRV, else the local cluster."""
         self._group = group
         self._subscriptions = checked_subscriptions(subscriptions)
@@ -76,8 +77,8 @@ class AsyncSimpleConsumer:
     ) -> None:
         await self.close()
 
-    async def subscribe(self, topic: str, tags: str = "*") -> None:
-        """From the next `receive` on; replaces the tags of a topic that is subscribed already."""
+    async def subscribe(self, topic: str, tags: Filter = "*") -> None:
+        """From the next `receive` on, by tags or `Sql(...)`; replaces what a topic is filtered by already."""
         self._subscriptions.update(checked_subscriptions({topic: tags}))
         await self._client.session.announce()
 
@@ -148,7 +149,7 @@ class AsyncSimpleConsumer:
             poll_s = left_s if of_count == 1 else 0.0 if polls < of_count else min(left_s, _SLICE_S)
             polls += 1
             try:
-                poll = Poll(self._group, source.queue, source.expression, max_messages, poll_s, invisible_duration_s)
+                poll = Poll(self._group, source.queue, source.wanted, max_messages, poll_s, invisible_duration_s)
                 messages = await self._receive(poll)
                 if messages:
                     return messages
@@ -167,9 +168,9 @@ class AsyncSimpleConsumer:
     async def _next_source(self) -> tuple[_Source, int]:
         """The broker whose turn it is, and how many there are."""
         sources: list[_Source] = []
-        for topic, expression in self._subscriptions.items():
+        for topic, wanted in self._subscriptions.items():
             route = await self._client.routes.get(topic)
-            sources += [_Source(queue, expression) for queue in route.readable_brokers()]
+            sources += [_Source(queue, wanted) for queue in route.readable_brokers()]
         if not sources:
             topics = ", ".join(self._subscriptions)
             if not topics:
@@ -194,12 +195,12 @@ class AsyncSimpleConsumer:
             return [error] * len(messages)
 
 
-def checked_subscriptions(subscriptions: Mapping[str, str]) -> dict[str, str]:
+def checked_subscriptions(subscriptions: Mapping[str, Filter]) -> dict[str, Filter]:
     """A copy. Raises InvalidArgument."""
     if isinstance(subscriptions, str):
         raise InvalidArgument(f'subscriptions are {{topic: tags}}, as in {{"{subscriptions}": "*"}}')
-    for topic, tags in subscriptions.items():
-        fault = topic_fault(topic) or (None if tags.strip() else f"the tags of {topic} are blank; * means all")
+    for topic, wanted in subscriptions.items():
+        fault = topic_fault(topic) or filter_fault(topic, wanted)
         if fault:
             raise InvalidArgument(fault)
     return dict(subscriptions)

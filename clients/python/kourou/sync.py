@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from kourou import portal
 from kourou.broadcasting import Broadcasting
 from kourou.client import ClientOptions
+from kourou.filters import Filter
 from kourou.listening import Listener
 from kourou.message import Message, ReceivedMessage, SendResult
 from kourou.producer import SEND_TIMEOUT_S, AsyncProducer
@@ -62,7 +63,7 @@ class SimpleConsumer:
     def __init__(
         self,
         group: str,
-        subscriptions: Mapping[str, str],
+        subscriptions: Mapping[str, Filter],
         namesrv: str | Sequence[str] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
@@ -81,7 +82,8 @@ class SimpleConsumer:
     ) -> None:
         self.close()
 
-    def subscribe(self, topic: str, tags: str = "*") -> None:
+    def subscribe(self, topic: str, tags: Filter = "*") -> None:
+        """See AsyncSimpleConsumer.subscribe."""
         portal.run(self._consumer.subscribe(topic, tags))
 
     def unsubscribe(self, topic: str) -> None:
@@ -116,7 +118,7 @@ class PushConsumer:
     def __init__(
         self,
         group: str,
-        subscriptions: Mapping[str, str],
+        subscriptions: Mapping[str, Filter],
         listener: Listener,
         namesrv: str | Sequence[str] | None = None,
         *,

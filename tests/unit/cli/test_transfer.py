@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from kourou.cli import receive, send
 from kourou.cli.digest import LinesDigest
 from kourou.errors import ConnectionFailed, KourouError, PartialFailure, TopicNotFound
+from kourou.filters import Filter, Sql
 from kourou.message import Message, ReceivedMessage, SendResult
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.unit.cli.conftest import Command
@@ -26,6 +27,7 @@ class Queue:
     """What the fake clients share."""
 
     def __init__(self) -> None:
+        self.subscriptions: dict[str, Filter] = {}
         self.bodies: list[bytes] = []
         self.messages: list[Message] = []
         self.acked = 0
@@ -72,7 +74,8 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
             return results
 
     class Consumer:
-        def __init__(self, group: str, subscriptions: dict[str, str], namesrv: str) -> None: ...
+        def __init__(self, group: str, subscriptions: dict[str, Filter], namesrv: str) -> None:
+            queue.subscriptions = subscriptions
 
         async def __aenter__(self) -> Consumer:
             return self
@@ -131,6 +134,20 @@ def test_receive_takes_no_more_than_wanted(kourou: Command, queue: Queue) -> Non
     queue.bodies = [b"x"] * 100
     assert kourou.ok("receive", "t", "--group", "g", "--count", "37") == "x\n" * 37
     assert (len(queue.bodies), queue.acked) == (63, 37)
+
+
+def test_receive_filters_by_tag_or_sql(kourou: Command, queue: Queue) -> None:
+    for options, wanted in (
+        ((), "*"),
+        (("--tag", "a || b"), "a || b"),
+        (("--sql", "price > 5"), Sql("price > 5")),
+    ):
+        queue.bodies = [b"x"]
+        kourou.ok("receive", "t", "--group", "g", "--count", "1", *options)
+        assert queue.subscriptions == {"t": wanted}
+    result = kourou("receive", "t", "--group", "g", "--tag", "a", "--sql", "price > 5")
+    assert result.exit_code == 2
+    assert "either --tag or --sql" in result.output
 
 
 def test_receive_stops_when_nothing_comes(kourou: Command, queue: Queue) -> None:

@@ -114,6 +114,7 @@ class Broker(Server):
         self.pulls: list[service_pb2.PullMessageRequest] = []
         self.settings: list[v2.Settings] = []
         self.settings_answer = v2.Settings()
+        self.settings_refusal: v2.Status | None = None
         self.heartbeats: list[service_pb2.HeartbeatRequest] = []
         self.goodbyes: list[service_pb2.NotifyClientTerminationRequest] = []
         self.assign: Callable[[str], Iterable[v2.MessageQueue]] = lambda topic: []
@@ -220,7 +221,10 @@ class Broker(Server):
         self.telemetry_contexts.append(context)
         async for command in requests:
             self.settings.append(command.settings)
-            yield service_pb2.TelemetryCommand(status=OK, settings=self.settings_answer)
+            if self.settings_refusal is not None:
+                yield service_pb2.TelemetryCommand(status=self.settings_refusal)
+            else:
+                yield service_pb2.TelemetryCommand(status=OK, settings=self.settings_answer)
 
     async def _heartbeat(self, request: service_pb2.HeartbeatRequest, context: Any):
         self.heartbeats.append(request)

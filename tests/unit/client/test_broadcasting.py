@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from kourou import AsyncPushConsumer, Broadcasting, InvalidArgument, ReceivedMessage, broadcasting
+from kourou import AsyncPushConsumer, Broadcasting, InvalidArgument, ReceivedMessage, Sql, broadcasting
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.unit.client.fake import Broker, Cluster, cluster, received, until
 
@@ -57,6 +57,14 @@ async def test_every_member_hears_every_message_and_a_failure_is_not_repeated(c,
         await until(lambda: one.heard[3:] == two.heard[3:] == [b"4"])
     assert c.brokers[0].acks == c.brokers[0].changes == []
     assert c.brokers[0].settings[0].client_type == v2.PULL_CONSUMER
+
+
+async def test_pulls_are_filtered(c, tmp_path):
+    options = Broadcasting(tmp_path / "a.json")
+    async with AsyncPushConsumer("g", {"t": Sql("a > 5")}, lambda _: None, c.namesrv, broadcasting=options):
+        await until(lambda: c.brokers[0].pulls)
+    asked = c.brokers[0].pulls[0].filter_expression
+    assert (asked.type, asked.expression) == (v2.SQL, "a > 5")
 
 
 async def test_a_member_goes_on_where_it_stopped(c, tmp_path):

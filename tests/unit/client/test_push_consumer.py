@@ -3,7 +3,16 @@ import threading
 
 import pytest
 
-from kourou import AsyncPushConsumer, ReceivedMessage, TopicNotFound, assigned, settlement
+from kourou import (
+    AsyncPushConsumer,
+    Broadcasting,
+    InvalidRequest,
+    ReceivedMessage,
+    Sql,
+    TopicNotFound,
+    assigned,
+    settlement,
+)
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.unit.client.fake import Broker, Cluster, cluster, received, until
 
@@ -37,6 +46,19 @@ async def test_each_message_is_heard_and_acknowledged():
             assert (asked.batch_size, asked.long_polling_timeout.seconds) == (32, 20)
         assert len(heard) == 100
         assert all(broker.goodbyes[0].group.name == "g" for broker in c.brokers)
+
+
+async def test_a_filter_that_is_not_valid_keeps_it_from_starting(tmp_path):
+    async with cluster() as c:
+        assign_whole_brokers(c)
+        refusal = v2.Status(code=v2.ILLEGAL_FILTER_EXPRESSION, message="line 1, column 4")
+        c.brokers[0].settings_refusal = refusal
+        for broadcasting in (None, Broadcasting(tmp_path / "offsets.json")):
+            consumer = AsyncPushConsumer("g", {"t": Sql("a >")}, _heed, c.namesrv, broadcasting=broadcasting)
+            with pytest.raises(InvalidRequest, match="line 1, column 4"):
+                await consumer.start()
+            await consumer.close()
+        assert c.brokers[0].pulls == []
 
 
 async def test_acknowledgements_under_way_at_the_same_time_share_requests():

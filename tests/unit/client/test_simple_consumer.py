@@ -10,6 +10,7 @@ from kourou import (
     InvalidArgument,
     InvalidReceiptHandle,
     PartialFailure,
+    Sql,
     TopicNotFound,
 )
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -32,6 +33,19 @@ async def test_receive_and_acknowledge():
         await consumer.ack([one, two])
         [ack] = broker.acks
         assert [entry.receipt_handle for entry in ack.entries] == ["h1", "h2"]
+
+
+async def test_filters_by_sql():
+    async with cluster() as c, AsyncSimpleConsumer("g", {"t": Sql("a > 5")}, c.namesrv) as consumer:
+        broker = c.brokers[0]
+        await consumer.receive(wait_s=0)
+        await consumer.subscribe("t", Sql("a > 6"))
+        await consumer.receive(wait_s=0)
+        await until(lambda: len(broker.settings) == 2)
+        told = [settings.subscription.subscriptions[0].expression for settings in broker.settings]
+        asked = [receive.filter_expression for receive in broker.receives]
+        for expressions in (told, asked):
+            assert [(each.type, each.expression) for each in expressions] == [(v2.SQL, "a > 5"), (v2.SQL, "a > 6")]
 
 
 async def test_nothing_there():
@@ -148,7 +162,7 @@ async def test_subscriptions_change_and_are_announced():
         assert await consumer.receive(wait_s=0) == []
 
 
-@pytest.mark.parametrize("subscriptions", ["t", {"t": " "}, {"no spaces": "*"}])
+@pytest.mark.parametrize("subscriptions", ["t", {"t": " "}, {"t": Sql(" ")}, {"no spaces": "*"}])
 def test_illegal_subscriptions(subscriptions):
     with pytest.raises(InvalidArgument):
         AsyncSimpleConsumer("g", subscriptions)

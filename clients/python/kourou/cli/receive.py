@@ -26,6 +26,7 @@ from kourou.errors import (
     PartialFailure,
     Unsupported,
 )
+from kourou.filters import Filter, Sql
 from kourou.message import ReceivedMessage
 from kourou.simple_consumer import AsyncSimpleConsumer
 
@@ -47,18 +48,25 @@ def receive(
     idle_s: Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds without one.")] = None,
     output: Annotated[str, typer.Option(metavar="FILE|-", help="Where the bodies go, one a line; -: stdout.")] = "-",
     tag: Annotated[str, typer.Option(metavar="EXPR", help="Only these tags: 'a || b', * for all.")] = "*",
+    sql: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="Only messages with such properties: \"price > 5 AND TAGS = 'a'\"."),
+    ] = None,
     namesrv: Namesrv = DEFAULT_NAMESRV,
 ) -> None:
     """Receive and acknowledge messages, and write each body as one line, byte for byte.
 
     Stops at --count, after --idle-s, or with Ctrl-C. A message is acknowledged once it is written.
     """
+    if sql is not None and tag != "*":
+        raise typer.BadParameter("give either --tag or --sql: in SQL the tag is the property TAGS")
+    wanted = tag if sql is None else Sql(sql)
     with ExitStack() as stack:
         if output == "-" and sys.__stdout__ is None:
             raise CommandError("standard output is closed; --output FILE writes a file")
         sink = sys.stdout.buffer if output == "-" else stack.enter_context(open(output, "wb"))
         collection = Collection(sink, count, idle_s)
-        raise typer.Exit(asyncio.run(collection.run(namesrv, group, topic, tag)))
+        raise typer.Exit(asyncio.run(collection.run(namesrv, group, topic, wanted)))
 
 
 class Collection:
@@ -73,11 +81,11 @@ class Collection:
         self._connected = False
         self._unacked = self._with_newline = 0
 
-    async def run(self, namesrv: str, group: str, topic: str, tag: str) -> int:
+    async def run(self, namesrv: str, group: str, topic: str, wanted: Filter) -> int:
         """The exit code. Raises KourouError, after the summary, when receiving failed."""
         loop, end = asyncio.get_running_loop(), asyncio.Event()
         with interruptible() as stop, Meter("received", self._count) as meter:
-            async with AsyncSimpleConsumer(group, {topic: tag}, namesrv) as consumer:
+            async with AsyncSimpleConsumer(group, {topic: wanted}, namesrv) as consumer:
                 self._last_s = loop.time()
                 watch = asyncio.create_task(self._watch(stop, end))
                 receivers = [asyncio.create_task(self._receive(consumer, meter, end)) for _ in range(_RECEIVERS)]
