@@ -93,8 +93,9 @@ class Session:
                 stream = presence.stream = self._wire.bidi(address, service_rpc.TELEMETRY)
                 await stream.write(service_pb2.TelemetryCommand(settings=self._own_settings()))
                 while (command := await stream.read()) is not None:
-                    failures = 0
                     self._obey(command, presence)
+                    if presence.refusal is None:
+                        failures = 0
             except RpcError as error:
                 _log.debug("telemetry of %s broke: %s", address, error)
             finally:
@@ -110,8 +111,9 @@ class Session:
             presence.refusal = None
             self.broker_settings = self.broker_settings.applied(command.settings)
         elif command.HasField("status") and command.status.code != v2.OK:
+            if presence.refusal is None or presence.refusal.code != command.status.code:
+                _log.warning("a broker refused our settings: %s", command.status.message)
             presence.refusal = error_of_status(command.status)
-            _log.warning("a broker refused our settings: %s", command.status.message)
 
     async def _beat(self) -> None:
         while True:

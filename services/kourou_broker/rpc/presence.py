@@ -52,7 +52,7 @@ class PresenceDoor:
             while (data := await self._next(call)) is not None:
                 command = parse(service_pb2.TelemetryCommand, data)
                 if command.HasField("settings"):
-                    await _send(call, await self._settings(client, command.settings))
+                    await self._take_settings(client, command.settings, call)
         finally:
             self._clients.stream_closed(client)
 
@@ -68,17 +68,25 @@ class PresenceDoor:
             receive.cancel()
             closing.cancel()
 
-    async def _settings(self, client: Client, settings: definition_pb2.Settings) -> service_pb2.TelemetryCommand:
+    async def _take_settings(self, client: Client, settings: definition_pb2.Settings, call: StreamCall) -> None:
         try:
-            group = None
-            _check_type(settings.client_type)
-            if settings.HasField("subscription"):
-                definition = self._definitions.group(settings.subscription.group).definition
-                group = GroupFacts(definition.retry, fifo=definition.order == record_pb2.ORDER_FIFO)
-                await _check_filters(settings.subscription)
-            self._clients.configure(client, settings)
+            answer = await self._settings(client, settings)
         except Refused as problem:
-            return service_pb2.TelemetryCommand(status=status(problem.code, problem.message))
+            # Official clients do not look at a status alone: they would wait for settings, while the end of the stream
+            # makes them fail to start with this text.
+            await _send(call, service_pb2.TelemetryCommand(status=status(problem.code, problem.message)))
+            raise AbortCall(StatusCode.INVALID_ARGUMENT, problem.message) from None
+        await _send(call, answer)
+
+    async def _settings(self, client: Client, settings: definition_pb2.Settings) -> service_pb2.TelemetryCommand:
+        """The answer to settings that are taken. Raises Refused."""
+        group = None
+        _check_type(settings.client_type)
+        if settings.HasField("subscription"):
+            definition = self._definitions.group(settings.subscription.group).definition
+            group = GroupFacts(definition.retry, fifo=definition.order == record_pb2.ORDER_FIFO)
+            await _check_filters(settings.subscription)
+        self._clients.configure(client, settings)
         return settings_answer(settings, group)
 
     async def _heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:

@@ -10,7 +10,7 @@ from kourou_broker.operations.matching import MatchingReader
 from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.sql_filter import compile_sql
 from kourou_broker.operations.tag_filter import compile_tags
-from tests.simulation.direct import DirectCall
+from tests.simulation.direct import CallFailed, DirectCall
 from tests.unit.broker.alone import Broker, Message, ids, message, resource, settings_command, simulated, until
 
 Code = definition_pb2.Code
@@ -178,7 +178,10 @@ async def test_every_door_that_takes_a_filter_tells_its_faults_with_their_place(
     answer = await _answer(stream, command)
     assert _told(answer.status), answer.status
     assert not answer.HasField("settings")
+    with pytest.raises(CallFailed, match="INVALID_ARGUMENT: the SQL filter is not valid: line 2"):
+        await stream.ended
     assert not broker.members(), "who asks for what cannot be had is no member"
+    stream = broker.doors.open(service_rpc.TELEMETRY, HEADERS)
     command.settings.subscription.subscriptions[0].expression.expression = "price BETWEEN 3 AND 4"
     answer = await _answer(stream, command)
     assert answer.settings.subscription.subscriptions[0].expression.expression == "price BETWEEN 3 AND 4"

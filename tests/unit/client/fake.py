@@ -223,6 +223,7 @@ class Broker(Server):
             self.settings.append(command.settings)
             if self.settings_refusal is not None:
                 yield service_pb2.TelemetryCommand(status=self.settings_refusal)
+                await context.abort(StatusCode.INVALID_ARGUMENT, self.settings_refusal.message)
             else:
                 yield service_pb2.TelemetryCommand(status=OK, settings=self.settings_answer)
 
