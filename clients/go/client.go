@@ -20,7 +20,7 @@ import (
 
 const (
 	version         = "1.0.0"
-	callTimeout     = 3 * time.Second
+	callTimeout     = 10 * time.Second
 	maxMessageBytes = 16 << 20 // gRPC's own limit is 4 MiB, and so is a body's: a message is larger than its body
 )
 

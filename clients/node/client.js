@@ -9,7 +9,7 @@ import grpc from "@grpc/grpc-js";
 import { MessagingService, codeNumber } from "./protocol.js";
 
 export const VERSION = "1.0.0";
-export const CALL_TIMEOUT_MS = 3000;
+export const CALL_TIMEOUT_MS = 10_000;
 // gRPC's own limit is 4 MiB, and so is a body's: a message is larger than its body.
 const CHANNEL_OPTIONS = { "grpc.max_receive_message_length": 16 * 1024 * 1024 };
 

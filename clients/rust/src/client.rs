@@ -19,7 +19,7 @@ use crate::protocol::v2::{Endpoints, MessageQueue, Permission, QueryRouteRequest
 use crate::status::check;
 
 pub const VERSION: &str = "1.0.0";
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// gRPC's own limit is 4 MiB, and so is a body's: a message is larger than its body.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 

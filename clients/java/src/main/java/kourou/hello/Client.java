@@ -26,7 +26,7 @@ import java.util.UUID;
 /** What servers take for one client: an id that goes with every call, over whatever connections. */
 final class Client implements AutoCloseable {
   static final String VERSION = "1.0.0";
-  static final Duration CALL_TIMEOUT = Duration.ofSeconds(3);
+  static final Duration CALL_TIMEOUT = Duration.ofSeconds(10);
   static final String HOST = host();
 
   /** gRPC's own limit is 4 MiB, and so is a body's: a message is larger than its body. */
