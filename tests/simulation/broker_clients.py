@@ -216,7 +216,11 @@ class Consumer:
         await world.pause(8.0)
 
     def _filter(self) -> definition_pb2.FilterExpression:
+        """In one of two languages that say the same."""
         tags = self._group.tags
+        if tags is not None and self._world.rng.random() < 0.5:
+            values = ", ".join(f"'{tag}'" for tag in sorted(tags))
+            return definition_pb2.FilterExpression(type=definition_pb2.SQL, expression=f"TAGS IN ({values})")
         return definition_pb2.FilterExpression(
             type=definition_pb2.TAG, expression="*" if tags is None else " || ".join(sorted(tags))
         )
