@@ -20,6 +20,7 @@ from rocketmq import (
     PushConsumer,
     SimpleConsumer,
 )
+from rocketmq.grpc_protocol import FilterType  # pyright: ignore[reportAttributeAccessIssue]
 
 AWAIT_S = 1
 """How long a poll waits."""
@@ -88,12 +89,11 @@ def send_failing(endpoints: str, topic: str, kind: str) -> str:
 
 
 def receive(
-    endpoints: str, group: str, topic: str, count: int, expression: str = "*", patience: int = 8
+    endpoints: str, group: str, topic: str, count: int, expression: str = "*", kind: str = "TAG", patience: int = 8
 ) -> list[dict[str, Any]]:
     """Until so many came, or for that many polls in a row none."""
-    consumer = SimpleConsumer(
-        configuration(endpoints), group, {topic: FilterExpression(expression)}, await_duration=AWAIT_S
-    )
+    wanted = FilterExpression(expression, FilterType.Value(kind))
+    consumer = SimpleConsumer(configuration(endpoints), group, {topic: wanted}, await_duration=AWAIT_S)
     consumer.startup()
     received: list[dict[str, Any]] = []
     empty = 0
@@ -162,10 +162,39 @@ class Listener(MessageListener):
         return ConsumeResult.FAILURE if fails else ConsumeResult.SUCCESS
 
 
-def listen(endpoints: str, group: str, topic: str, count: int, expression: str = "*") -> list[dict[str, Any]]:
+def receive_failing(endpoints: str, group: str, topic: str, expression: str) -> str:
+    """What the user sees of a filter that is none."""
+    wanted = FilterExpression(expression, FilterType.SQL)
+    consumer = SimpleConsumer(configuration(endpoints), group, {topic: wanted}, await_duration=AWAIT_S)
+    consumer.startup()
+    try:
+        consumer.receive(32, 30)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        consumer.shutdown()
+    return "was received"
+
+
+def listen_failing(endpoints: str, group: str, topic: str, expression: str) -> str:
+    """The same, of a push consumer."""
+    wanted = FilterExpression(expression, FilterType.SQL)
+    consumer = PushConsumer(configuration(endpoints), group, Listener(bool), {topic: wanted})
+    try:
+        consumer.startup()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    consumer.shutdown()
+    return "has started"
+
+
+def listen(
+    endpoints: str, group: str, topic: str, count: int, expression: str = "*", kind: str = "TAG"
+) -> list[dict[str, Any]]:
     """Until so many deliveries, and a little longer: acknowledgements are on their way."""
     listener = Listener(lambda heard: len(heard) >= count)
-    consumer = PushConsumer(configuration(endpoints), group, listener, {topic: FilterExpression(expression)})
+    wanted = FilterExpression(expression, FilterType.Value(kind))
+    consumer = PushConsumer(configuration(endpoints), group, listener, {topic: wanted})
     consumer.startup()
     try:
         listener.finished.wait(40)

@@ -25,6 +25,7 @@ class Official:
     def __init__(self, system: System, home: Path) -> None:
         self._endpoints = system.namesrv.replace(",", ";")
         self._home = home
+        self.log = home / "logs" / "rocketmq_python" / "rocketmq_client.log"
 
     async def run(self, program: str, **arguments: Any) -> Any:
         return await asyncio.to_thread(self._run, program, arguments)
@@ -38,8 +39,7 @@ class Official:
             env=clean_environment() | {"HOME": str(self._home)},
             timeout=90,
         )
-        log = self._home / "logs" / "rocketmq_python" / "rocketmq_client.log"
-        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}\n{log.read_text()[-3000:]}"
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}\n{self.log.read_text()[-3000:]}"
         return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -105,6 +105,30 @@ async def test_tag_filters(official: Official, operator: Operator, name: str) ->
     assert {message["body"] for message in received} == wanted
     heard = await official.run("listen", group=f"{name}-push", topic=name, count=2, expression="a || c")
     assert {message["body"] for message in heard} == wanted
+
+
+async def test_sql_filters(official: Official, operator: Operator, name: str) -> None:
+    await operator.create_topic(name)
+    for group in ("simple", "push", "none"):
+        await operator.create_group(f"{name}-{group}")
+    messages = [
+        {"body": f"{price} in {region}".encode().hex(), "tag": "t", "properties": {"price": price, "region": region}}
+        for price, region in (("9.5", "eu"), ("10.5", "eu"), ("11", "us"), ("none", "eu"))
+    ]
+    await official.run("send", topic=name, messages=messages)
+    sql = {"kind": "SQL", "expression": "price > 10 AND region = 'eu' OR TAGS IN ('t') AND price BETWEEN 11 AND 12"}
+    wanted = {b"10.5 in eu".hex(), b"11 in us".hex()}
+    received = await official.run("receive", group=f"{name}-simple", topic=name, count=2, **sql)
+    assert {message["body"] for message in received} == wanted
+    assert {message["properties"]["region"] for message in received} == {"eu", "us"}
+    heard = await official.run("listen", group=f"{name}-push", topic=name, count=2, **sql)
+    assert {message["body"] for message in heard} == wanted
+    place = "line 1, column 9 (position 8): the expression ends; expected: a property"
+    result = await official.run("receive_failing", group=f"{name}-none", topic=name, expression="price > ")
+    assert place in result
+    result = await official.run("listen_failing", group=f"{name}-none", topic=name, expression="price > ")
+    assert result != "has started", "it waits 10 s for settings; what the broker said is in its log"
+    assert place in official.log.read_text()
 
 
 async def test_the_invisible_time_is_changed(official: Official, operator: Operator, name: str) -> None:
