@@ -133,7 +133,7 @@ class Readme:
             finally:
                 os.killpg(process.pid, signal.SIGINT)
                 code = process.wait(60)
-            if code not in (0, 130):
+            if code not in (0, 130, -signal.SIGINT):
                 raise SystemExit(f"{command}\nended with {code} after Ctrl-C:\n{written()}")
 
 
