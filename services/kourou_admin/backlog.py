@@ -31,8 +31,8 @@ async def read_backlog(cluster: Cluster, leaders: Mapping[str, BrokerInfo], brok
     """
     queues = await _ask(cluster, leaders, DESCRIBE_QUEUES, DescribeQueuesRequest())
     clients = await _ask(cluster, leaders, LIST_CLIENTS, ListClientsRequest())
-    members = _Members(client for response in clients.values() for client in response.clients)
-    readers = members.readers()
+    members = _members(client for response in clients.values() for client in response.clients)
+    readers = defaultdict(set, {topic: set(groups) for topic, groups in members.items()})
     for response in queues.values():
         for queue in response.queues:
             readers[key(queue.topic)].update(key(progress.group) for progress in queue.progress)
@@ -42,27 +42,26 @@ async def read_backlog(cluster: Cluster, leaders: Mapping[str, BrokerInfo], brok
     return [
         entry
         for topic, held in sorted(by_topic.items())
-        for entry in _of_topic(held, sorted(readers[topic]), members.count)
+        for entry in _of_topic(held, sorted(readers[topic]), members[topic])
     ]
 
 
-class _Members:
-    """The live consumers of all groups; a client is connected to several brokers and counts once."""
+def _members(clients: Iterable[Client]) -> dict[Key, Counter[Key]]:
+    """By topic, how many live members of each group subscribe to it.
 
-    def __init__(self, clients: Iterable[Client]) -> None:
-        self._consumers = [client for client in clients if client.type in _CONSUMERS and client.HasField("group")]
-        self.count = Counter(group for group, _ in {(key(c.group), c.client_id) for c in self._consumers})
+    A client is connected to several brokers and counts once. A member that reads other topics only will not come.
+    """
+    consumers = (client for client in clients if client.type in _CONSUMERS and client.HasField("group"))
+    subscribed = {
+        (key(entry.topic), key(each.group), each.client_id) for each in consumers for entry in each.subscriptions
+    }
+    members: dict[Key, Counter[Key]] = defaultdict(Counter)
+    for topic, group, _ in subscribed:
+        members[topic][group] += 1
+    return members
 
-    def readers(self) -> dict[Key, set[Key]]:
-        """By topic, the groups whose members subscribe to it."""
-        readers: dict[Key, set[Key]] = defaultdict(set)
-        for client in self._consumers:
-            for subscription in client.subscriptions:
-                readers[key(subscription.topic)].add(key(client.group))
-        return readers
 
-
-def _of_topic(queues: Sequence[Queue], readers: Iterable[Key], members: Mapping[Key, int]) -> Iterable[DrainBacklog]:
+def _of_topic(queues: Sequence[Queue], readers: Iterable[Key], members: Counter[Key]) -> Iterable[DrainBacklog]:
     stored = sum(queue.next_offset - queue.first_offset for queue in queues)
     topic = queues[0].topic
     progress: dict[Key, list[Progress]] = defaultdict(list)
@@ -78,7 +77,7 @@ def _of_topic(queues: Sequence[Queue], readers: Iterable[Key], members: Mapping[
                 group=Resource(resource_namespace=group[0], name=group[1]),
                 messages=left,
                 inflight=sum(each.inflight for each in here),
-                members=members.get(group, 0),
+                members=members[group],
             )
     if stored and not readers:
         yield DrainBacklog(topic=topic, messages=stored)

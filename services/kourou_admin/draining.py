@@ -113,20 +113,19 @@ class _Drain:
         while self._quiet < _QUIET_REPORTS:
             began = loop.time()
             try:
-                report = await self._look()
-                self._failed = 0
+                left, moved = await self._backlog(), await self._moved()
             except Refused:
                 # A broker that is only restarting must not end a drain that took hours.
                 self._failed += 1
                 if self._failed >= _FAILED_REPORTS:
                     raise
             else:
-                yield report
+                self._failed = 0
+                yield self._report(left, moved)
             await asyncio.sleep(max(_REPORT_INTERVAL_S, (loop.time() - began) / _SHARE_OF_TIME))
 
-    async def _look(self) -> DrainBrokerResponse:
-        left = await self._backlog()
-        moved = await self._moved()
+    def _report(self, left: list[DrainBacklog], moved: tuple[int, int]) -> DrainBrokerResponse:
+        """Raises Refused when nobody has been there to consume what is left for too long."""
         waits = self._waits_for(left)
         self._quiet = 0 if waits or moved != (0, 0) else self._quiet + 1
         self._blocked = self._blocked + 1 if waits and not any(entry.members for entry in left) else 0
@@ -203,5 +202,6 @@ class _Drain:
 
 
 def _described(entry: DrainBacklog) -> str:
-    reader = f"for group {entry.group.name}, which has no members" if entry.HasField("group") else "that no group reads"
+    group = entry.group.name
+    reader = f"for group {group}, of which no member reads it" if group else "that no group reads"
     return f"{entry.messages} messages of {entry.topic.name} {reader}"

@@ -114,7 +114,7 @@ async def test_what_nobody_consumes_holds_a_drain_up_and_is_named(new_cluster: C
             while "broker-b" not in {message.broker for message in await consumer.receive(wait_s=5)}:
                 pass
         refused = await kourou(cluster, "broker", "drain", "broker-b", code=1)
-        assert "for group team, which has no members" in refused
+        assert "for group team, of which no member reads it" in refused
         assert "of unread that no group reads" in refused
         assert (await operator.describe(cluster.brokers[1].address)).permission == v2.READ
 

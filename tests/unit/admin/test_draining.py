@@ -189,12 +189,24 @@ async def test_what_comes_at_the_last_moment_is_still_consumed() -> None:
 async def test_what_nobody_consumes_ends_a_drain_unless_it_is_forced() -> None:
     world = World()
     world.b.holds(4, progress("team", 4))
-    with pytest.raises(Refused, match="4 messages of orders for group team, which has no members"):
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(Refused, match="4 messages of orders for group team, of which no member reads it"):
         await world.drain()
+    assert asyncio.get_running_loop().time() - began == pytest.approx(9.0, abs=0.5)  # the tenth look
     assert world.b.permission == v2.READ
     reports = await world.drain(force=True, keep_running=True)
     assert [entry.messages for entry in reports[-1].backlog] == [4]
     assert world.b.permission == v2.NONE
+
+
+@simulated
+async def test_a_member_that_reads_other_topics_only_will_not_come() -> None:
+    world = World()
+    world.b.holds(4, progress("team", 4))
+    world.a.consumer("one", "team", topic="payments")
+    with pytest.raises(Refused, match="4 messages of orders for group team"):
+        await world.drain()
+    assert (await world.drain(force=True, keep_running=True))[-1].phase == DrainPhase.DRAIN_PHASE_DONE
 
 
 @simulated

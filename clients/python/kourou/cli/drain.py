@@ -115,4 +115,4 @@ def _left(backlog: Sequence[DrainBacklog]) -> str:
 def _reader(entry: DrainBacklog) -> str:
     if not entry.HasField("group"):
         return "that no group ever read"
-    return f"for {shown(entry.group)}" + ("" if entry.members else ", which has no members")
+    return f"for {shown(entry.group)}" + ("" if entry.members else ", of which no member reads it")
