@@ -6,8 +6,9 @@ What is logged while a call is handled says whose call it is; who hands a call o
 import logging
 import sys
 from collections.abc import MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 
@@ -37,7 +38,7 @@ def configure_logging(level: str, log_format: Literal["auto", "terminal", "json"
     structlog.configure(
         processors=[*facts, *look],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -59,6 +60,21 @@ def identity(call: Call) -> dict[str, str]:
         if isinstance(value, str):
             told[name] = value[:MAX_ID_CHARS]
     return {name: value for name, value in told.items() if value}
+
+
+class _Unfailing:
+    """Stderr may be a file on a full disk, or a pipe that nobody reads any more: that must not stop who logs."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # the latter once it is closed
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._file.flush()
 
 
 def _for_people() -> list[structlog.typing.Processor]:

@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 BODY = """
 import asyncio, logging, sys
@@ -69,3 +72,11 @@ def test_lines_for_people() -> None:
     assert "tried 3 times" in lines[2]
     assert "a.library" in lines[2]
     assert not lines[0].startswith("{")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_where_nothing_can_be_logged_all_else_goes_on() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(BODY), "info", "json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=30, check=False)
+    assert done.stdout == "{'debug': 0, 'info': 1, 'warning': 2, 'error': 2, 'critical': 0}\n"
