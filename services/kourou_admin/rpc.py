@@ -18,7 +18,7 @@ from kourou_admin.messages import Messages
 from kourou_admin.progress import Progress
 from kourou_admin.spreading import Spreading
 from kourou_admin.topics import Topics
-from kourou_service.door import serve_stream, serve_unary
+from kourou_service.door import send_in_time, serve_stream, serve_unary
 from kourou_service.engine import Call, Engine, StreamCall
 
 Q = TypeVar("Q", bound=Message)
@@ -78,6 +78,6 @@ def _serve_reports(
     async def handle(request: Q, call: StreamCall) -> None:
         async with aclosing(operation(request)) as reports:
             async for report in reports:
-                await call.send(report.SerializeToString())
+                await send_in_time(call, report)
 
     serve_stream(engine, method, handle)

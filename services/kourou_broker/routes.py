@@ -17,6 +17,7 @@ from kourou.resolver import NamesrvList, Resolver
 from kourou.transport import RpcError, Transport
 from kourou_broker.report import BrokerReport
 from kourou_broker.state.definitions import Name
+from kourou_service.logs import apart_from_calls
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
 
@@ -62,7 +63,7 @@ class Routes:
             self._routes.pop(key, None)
         loop = asyncio.get_running_loop()
         for key in sorted(wanted - self._watches.keys()):
-            self._watches[key] = loop.create_task(self._watch(*key))
+            self._watches[key] = loop.create_task(self._watch(*key), context=apart_from_calls())
 
     def queues(self, topic: Name, listener: str) -> Sequence[v2.MessageQueue]:
         """The topic's queues on all brokers, in the order all brokers agree on."""

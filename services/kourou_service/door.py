@@ -23,6 +23,8 @@ Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 
 _logger = structlog.stdlib.get_logger(__name__)
+STALL_S = 60.0
+"""Who takes nothing for so long gets nothing further: what is held meanwhile, such as a lock, is wanted by others."""
 _running: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
@@ -128,6 +130,18 @@ def serve_stream(
             return Ended(_code_of(response))
 
     engine.stream(method.path, answer)
+
+
+async def send_in_time(call: StreamCall, response: Message) -> None:
+    """The engine lets little wait behind what is under way, so a slow reader slows the sender down.
+
+    Raises AbortCall when nothing is taken for `STALL_S`.
+    """
+    try:
+        async with asyncio.timeout(STALL_S):
+            await call.send(response.SerializeToString())
+    except TimeoutError:
+        raise AbortCall(StatusCode.DEADLINE_EXCEEDED, f"nothing was taken for {STALL_S:.0f} s") from None
 
 
 def _code_of(response: Any) -> int:

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -50,6 +50,13 @@ def configure_logging(level: str, log_format: Literal["auto", "terminal", "json"
     )
     # Libraries log by the standard module; theirs are warnings at most.
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def apart_from_calls() -> Context:
+    """For a task that a call happens to begin and that is no part of it."""
+    context = copy_context()
+    context.run(current_call.set, None)
+    return context
 
 
 def identity(call: Call) -> dict[str, str]:

@@ -19,6 +19,7 @@ from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
 from kourou_service.clock import Clock
+from kourou_service.logs import apart_from_calls
 from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
@@ -99,7 +100,7 @@ class Subscription:
         """Something may be deliverable now."""
         self._woken = True
         if self._polls and self._pump is None:
-            self._pump = self._loop.create_task(self._serve())
+            self._pump = self._loop.create_task(self._serve(), context=apart_from_calls())
 
     def client_gone(self, client_id: str) -> None:
         """What the client was to keep while it lived is due now."""

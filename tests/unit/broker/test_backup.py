@@ -11,7 +11,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.broker.v1 import broker_rpc
 from kourou.protocol.kourou.broker.v1.broker_pb2 import BackUpRequest, BackUpResponse
 from kourou_broker.operations import backup
-from kourou_broker.rpc import backing_up
+from kourou_service import door
 from tests.simulation.direct import CallFailed, DirectCall
 from tests.simulation.disk import SimMedium
 from tests.unit.broker.alone import Broker, message, simulated, until
@@ -324,7 +324,7 @@ async def test_who_takes_nothing_gets_no_more() -> None:
     _hold_after(call, 3)
     with pytest.raises(CallFailed, match="DEADLINE_EXCEEDED"):
         await call.ended
-    assert asyncio.get_running_loop().time() >= backing_up.STALL_S
+    assert asyncio.get_running_loop().time() >= door.STALL_S
     assert broker.core.log.kept_from is None
     assert _files(await _back_up(broker))
 

@@ -7,6 +7,8 @@ import pytest
 import structlog
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.operations.subscription import Subscription
+from kourou_service.logs import current_call
 from tests.simulation.time import simulate
 from tests.unit.broker.alone import Broker, Message, attempt, handle, ids, message, simulated, until
 
@@ -468,3 +470,18 @@ def test_a_queue_that_cannot_be_read_holds_up_no_other() -> None:
     with structlog.testing.capture_logs() as logs:
         simulate(play())
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["a queue cannot be read"]
+
+
+@simulated
+async def test_what_serves_all_polls_is_part_of_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    served_for: list[Any] = []
+    serve = Subscription._serve
+
+    async def observed(subscription: Subscription) -> None:
+        served_for.append(current_call.get())
+        await serve(subscription)
+
+    monkeypatch.setattr(Subscription, "_serve", observed)
+    broker = await _broker("m1")
+    assert await broker.receive()
+    assert served_for == [None]
