@@ -68,7 +68,7 @@ class Done(NamedTuple):
 
 class Readme:
     def __init__(self, clone: Path) -> None:
-        self._clone = clone
+        self.clone = clone
         self._blocks = list(blocks((clone / "README.md").read_text()))
         self.done = set[Block]()
 
@@ -96,7 +96,7 @@ class Readme:
         say(command)
         done = subprocess.run(
             ["bash", "-c", command],
-            cwd=self._clone,
+            cwd=self.clone,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,7 +114,7 @@ class Readme:
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {command}"],
-                cwd=self._clone,
+                cwd=self.clone,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -176,13 +176,14 @@ def check_compose(readme: Readme) -> None:
     [up] = readme.find("Two commands", lambda block: block.in_container)
     readme.done.add(up)
     with readme.running(up.text, "broker serves"):
-        wait_for(lambda: is_healthy(readme), "a healthy cluster")
+        wait_for(lambda: is_healthy(readme.clone), "a healthy cluster")
         readme.run(readme.find("The `kourou` command", lambda block: block.in_container))
         readme.run(readme.find("The Compose cluster"))
 
 
-def is_healthy(readme: Readme) -> bool:
-    states = readme.step("docker compose ps --format '{{.Health}}'").split()
+def is_healthy(clone: Path) -> bool:
+    listed = ["docker", "compose", "ps", "--format", "{{.Health}}"]
+    states = subprocess.run(listed, cwd=clone, capture_output=True, text=True).stdout.split()
     return bool(states) and set(states) == {"healthy"}
 
 
