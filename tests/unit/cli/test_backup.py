@@ -14,6 +14,7 @@ from kourou.cli.errors import CommandError
 from kourou.errors import TooManyRequests
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.broker.v1.broker_pb2 import BackUpResponse
+from kourou_broker import log_command
 
 OK = v2.Status(code=v2.OK)
 SEGMENT = "segments/0000000000000000.segment"
@@ -124,6 +125,17 @@ def test_a_damaged_log_is_told(copy: Copy) -> None:
     take(copy, totals(16 + 100), piece("identity", 0, bytes(16), 16), piece(SEGMENT, 0, b"x" * 100, 4096), end())
     with pytest.raises(CommandError, match=r"the log is damaged.*the copy stays in"):
         copy.verify()
+
+
+def test_a_verification_that_is_broken_off_tells_of_no_damage(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(log_command, "inspect", interrupted)
+    take(copy, totals(16), piece("identity", 0, bytes(16), 16), end())
+    with pytest.raises(KeyboardInterrupt):
+        copy.verify()
+    assert "were not verified" in copy.what_is_left()
 
 
 def test_without_the_server_s_distribution_the_totals_must_do(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:

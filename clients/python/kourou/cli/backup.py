@@ -184,7 +184,7 @@ class Copy:
             _sync_folder(folder)
 
     def verify(self) -> str:
-        """What was verified. Raises CommandError when the log is damaged."""
+        """What was verified. Raises CommandError when the log is damaged, and KeyboardInterrupt."""
         log = plugin_command("log")
         if log is None:
             return "all bytes came; each frame is verified where the distribution kourou-server is installed"
@@ -192,6 +192,8 @@ class Copy:
         with redirect_stdout(said):
             args = ["inspect", "--data", str(self.partial), "--up-to", str(self.log_position)]
             code = log.main(args, standalone_mode=False)
+        if code == INTERRUPTED:  # what it makes of Ctrl-C, which says nothing of the log
+            raise KeyboardInterrupt
         if code:
             raise CommandError(
                 f"all bytes came, but the log is damaged, as it is at the broker: {' '.join(said.getvalue().split())}; "
