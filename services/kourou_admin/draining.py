@@ -56,7 +56,8 @@ class Draining:
 
     async def _check_others(self, leaders: Mapping[str, BrokerInfo], broker: str) -> None:
         """Raises Refused when clients would have nowhere to go."""
-        if not any(info.permission in _WRITING for name, info in leaders.items() if name != broker):
+        others = {name for name, info in leaders.items() if name != broker and info.permission in _WRITING}
+        if not others:
             raise Refused(
                 Code.PRECONDITION_FAILED,
                 f"no broker but {broker} takes messages; --force drains it all the same",
@@ -65,14 +66,20 @@ class Draining:
         only_here = [
             live.name.name
             for _, holding in sorted(census.holdings.items())
-            if (live := holding.live) and holding.holders == [broker] and dead_letter_group(live.name.name) is None
+            if (live := holding.live)
+            and broker in holding.holders
+            and others.isdisjoint(holding.holders)
+            and dead_letter_group(live.name.name) is None
         ]
+        if only_here and (silent := sorted(census.failures)):
+            status = census.failures[silent[0]].status
+            raise Refused(status.code, f"what {silent[0]} holds is not known: {status.message}")
         if only_here:
             shown = ", ".join(only_here[:_SHOWN]) + (" …" if len(only_here) > _SHOWN else "")
             raise Refused(
                 Code.PRECONDITION_FAILED,
-                f"{len(only_here)} topics are on no other broker than {broker}: {shown}; `kourou topic spread` puts"
-                " them on the others, --force drains the broker all the same",
+                f"{len(only_here)} topics are on no broker but {broker} that takes messages: {shown}; `kourou topic"
+                " spread` puts them on the others, --force drains the broker all the same",
             )
 
 

@@ -61,7 +61,7 @@ class Levelling:
             return frozenset()
 
     async def _level(self) -> bool:
-        """Whether all brokers could be compared and are equal now."""
+        """Whether all that answered are equal now; who did not answer is compared when it is due next."""
         whole = True
         differing = 0
         for copies in self._copies:

@@ -269,3 +269,15 @@ async def test_only_who_is_away_is_forgotten() -> None:
     response = await brokers.forget(ForgetBrokerRequest(broker="broker-c"))
     assert [outcome.broker for outcome in response.outcomes] == ["broker-a"]
     assert (world.a.steps, world.b.steps) == (["forget broker-c"], [])
+
+
+@simulated
+async def test_a_topic_that_clients_could_use_nowhere_else_keeps_a_broker_in() -> None:
+    world = World()
+    del world.a.broker.topics["orders"]
+    with pytest.raises(Refused, match="1 topics are on no broker but broker-b that takes messages: orders"):
+        await world.drain()
+    world.a.broker.down = True
+    with pytest.raises(Refused, match="what broker-a holds is not known"):
+        await world.drain()
+    assert world.b.steps == []
