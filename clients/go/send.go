@@ -41,8 +41,8 @@ func send(ctx context.Context, o options) error {
 	return nil
 }
 
-// sendOne returns when a broker has the message on its disk. One that is down, or takes no writes because it is about to
-// leave the cluster, is passed over. A send that broke off may have been stored, so the message can come twice then:
+// sendOne returns when a broker has the message on its disk. One that is down, or takes no writes because it is about
+// to leave the cluster, is passed over. A send that broke off may have been stored, so the message can come twice then:
 // consumers tell by its id.
 func sendOne(ctx context.Context, brokers []broker, number int, message *v2.Message) (err error) {
 	for try := range brokers {
@@ -85,7 +85,7 @@ func show(message *v2.Message) string {
 		properties = append(properties, name+"="+message.UserProperties[name])
 	}
 	system := message.SystemProperties
-	return strings.Join([]string{
-		system.MessageId, system.GetTag(), strings.Join(system.Keys, ","), strings.Join(properties, ","), string(message.Body),
-	}, "\t")
+	keys := strings.Join(system.Keys, ",")
+	body := string(message.Body)
+	return strings.Join([]string{system.MessageId, system.GetTag(), keys, strings.Join(properties, ","), body}, "\t")
 }

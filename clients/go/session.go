@@ -14,7 +14,7 @@ import (
 	v2 "kourou/hello/gen/apache/rocketmq/v2"
 )
 
-const heartbeatInterval = 10 * time.Second // a broker forgets a client after 30 s without a sign of life
+const heartbeatInterval = 10 * time.Second // as the official clients; silence tells that a client is gone
 
 // session is a client's presence at brokers: to each of them a telemetry stream with its settings, and heartbeats.
 type session struct {

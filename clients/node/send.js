@@ -30,9 +30,9 @@ export async function send(options) {
 }
 
 /**
- * Returns when a broker has the message on its disk. One that is down, or takes no writes because it is about to leave
- * the cluster, is passed over. A send that broke off may have been stored, so the message can come twice then: consumers
- * tell by its id.
+ * Returns when a broker has the message on its disk. One that is down, or takes no writes because it is about to
+ * leave the cluster, is passed over. A send that broke off may have been stored, so the message can come twice then:
+ * consumers tell by its id.
  */
 async function sendOne(client, brokers, number, message) {
   for (let attempt = 0; ; attempt++) {

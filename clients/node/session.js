@@ -5,7 +5,7 @@ import { hostname, platform } from "node:os";
 
 import { CALL_TIMEOUT_MS, VERSION, check, duration } from "./client.js";
 
-const HEARTBEAT_INTERVAL_MS = 10_000; // a broker forgets a client after 30 s without a sign of life
+const HEARTBEAT_INTERVAL_MS = 10_000; // as often as the official clients; silence tells servers that a client is gone
 
 export class Session {
   #client;

@@ -1,5 +1,5 @@
-//! A small client of Kourou in Rust, made from the .proto files: it creates a topic and a group, and sends, receives and
-//! acknowledges messages.
+//! A small client of Kourou in Rust, made from the .proto files: it creates a topic and a group, and sends, receives
+//! and acknowledges messages.
 //!
 //!     cargo build             generates from ../../proto and compiles
 //!     cargo run -- create     a topic and a group
@@ -30,7 +30,8 @@ struct Options {
     #[command(subcommand)]
     command: Option<Command>,
     /// Access points, separated by commas
-    #[arg(long, global = true, value_delimiter = ',', default_value = "127.0.0.1:8081", value_parser = access_point::parse)]
+    #[arg(long, global = true, default_value = "127.0.0.1:8081", value_delimiter = ',')]
+    #[arg(value_parser = access_point::parse)]
     endpoints: Vec<Endpoints>,
     /// The admin service
     #[arg(long, global = true, default_value = "127.0.0.1:9080")]

@@ -37,9 +37,9 @@ async fn send_all(brokers: &mut [Broker], options: &Options) -> anyhow::Result<(
     Ok(())
 }
 
-/// Returns when a broker has the message on its disk. One that is down, or takes no writes because it is about to leave
-/// the cluster, is passed over. A send that broke off may have been stored, so the message can come twice then: consumers
-/// tell by its id.
+/// Returns when a broker has the message on its disk. One that is down, or takes no writes because it is about to
+/// leave the cluster, is passed over. A send that broke off may have been stored, so the message can come twice then:
+/// consumers tell by its id.
 async fn send_one(brokers: &mut [Broker], message: &Message) -> anyhow::Result<()> {
     let mut failure = None;
     for broker in brokers {

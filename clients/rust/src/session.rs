@@ -17,7 +17,7 @@ use crate::protocol::v2::{
 };
 use crate::status::check;
 
-/// A broker forgets a client after 30 s without a sign of life.
+/// As often as the official clients; silence tells servers that a client is gone.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 pub struct Session {
@@ -63,9 +63,9 @@ impl Session {
     }
 }
 
-/// Opens the stream, which then stays open: its end tells the broker that the client is gone. A program that lives long
-/// opens it again when it breaks, and reads the commands on it: they are for consumers with a listener and for senders of
-/// transactions.
+/// Opens the stream, which then stays open: its end tells the broker that the client is gone. A program that lives
+/// long opens it again when it breaks, and reads the commands on it: they are for consumers with a listener and for
+/// senders of transactions.
 async fn introduce(mut broker: Broker, settings: Settings) -> anyhow::Result<Streaming<TelemetryCommand>> {
     let command = TelemetryCommand { status: None, command: Some(Command::Settings(settings)) };
     let commands = tokio_stream::once(command).chain(tokio_stream::pending());

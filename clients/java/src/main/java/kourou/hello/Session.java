@@ -20,7 +20,7 @@ import java.util.function.Consumer;
 
 /** A client's presence at brokers: to each of them a telemetry stream with its settings, and heartbeats. */
 final class Session implements AutoCloseable {
-  /** A broker forgets a client after 30 s without a sign of life. */
+  /** As often as the official clients; silence tells servers that a client is gone. */
   private static final long HEARTBEAT_INTERVAL_S = 10;
 
   private final List<Broker> brokers;
