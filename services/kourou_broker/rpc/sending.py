@@ -1,5 +1,6 @@
 """SendMessage, the hottest call: no task, no coroutine, one object a call."""
 
+from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
 
@@ -17,35 +18,54 @@ STORED_HEADER = "x-kourou-stored"
 """Trailing metadata: `queue.position.place` of the first entry; each further one has the next place and offset."""
 PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
 
+_KEPT_UP_TO = 64
+"""Messages in one call: calls with more are few."""
+_Response = tuple[service_pb2.SendMessageResponse, list[service_pb2.SendResultEntry]]
+
+
+class _Responses:
+    """OK to some messages: such responses differ in ids and offsets alone, so the rest of each is made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, _Response] = {}
+
+    def encode(self, message_ids: Sequence[str], base: int) -> bytes:
+        """`base`: the offset of the first one."""
+        response, entries = self._made.get(len(message_ids)) or self._make(len(message_ids))
+        for offset, (entry, message_id) in enumerate(zip(entries, message_ids, strict=True), base):
+            entry.message_id = message_id
+            entry.offset = offset
+        return response.SerializeToString()
+
+    def _make(self, count: int) -> _Response:
+        response = service_pb2.SendMessageResponse(status=OK)
+        made = response, [response.entries.add(status=OK) for _ in range(count)]
+        if count <= _KEPT_UP_TO:
+            self._made[count] = made
+        return made
+
 
 class _Send:
     """A call that waits for the disk."""
 
-    __slots__ = ("_call", "_meter", "_started", "_traffic", "followed", "message_ids")
+    __slots__ = ("_call", "_meter", "_responses", "_started", "_traffic", "followed", "message_ids")
 
-    def __init__(self, call: UnaryCall, meter: Meter, traffic: Traffic) -> None:
+    def __init__(self, call: UnaryCall, meter: Meter, traffic: Traffic, responses: _Responses) -> None:
         self._started = perf_counter()
+        self._responses = responses
         self._call = call
         self._meter = meter
         self.followed = meter.follow(call)
         self._traffic = traffic
-        self.message_ids: list[str] = []
+        self.message_ids: Sequence[str] = ()
 
     def stored(self, where: Stored | Refused) -> None:
         if isinstance(where, Refused):
             self.refuse(where)
             return
-        response = service_pb2.SendMessageResponse(status=OK)
-        add = response.entries.add
-        offset = where.base
-        for message_id in self.message_ids:
-            entry = add()
-            entry.status.CopyFrom(OK)
-            entry.message_id = message_id
-            entry.offset = offset
-            offset += 1
+        response = self._responses.encode(self.message_ids, where.base)
         trailing = ((STORED_HEADER, f"{where.queue}.{where.position}.{where.place}"),)
-        self._call.reply(response.SerializeToString(), trailing)
+        self._call.reply(response, trailing)
         self._meter.done(self._started, definition_pb2.OK, self.followed)
 
     def refuse(self, problem: Exception) -> None:
@@ -65,13 +85,14 @@ class SendingDoor:
         self._sending = sending
         self._clients = clients
         self._traffic = traffic
+        self._responses = _Responses()
 
     def open(self, engine: Engine) -> None:
         path = service_rpc.SEND_MESSAGE.path
         engine.unary(path, partial(self._send, engine.meters.of(path)))
 
     def _send(self, meter: Meter, request: bytes, call: UnaryCall) -> None:
-        waiting = _Send(call, meter, self._traffic)
+        waiting = _Send(call, meter, self._traffic, self._responses)
         try:
             parsed = parse(service_pb2.SendMessageRequest, request)
             if waiting.followed is not None:
