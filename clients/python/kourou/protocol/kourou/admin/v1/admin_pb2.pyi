@@ -39,16 +39,18 @@ class Outcome(_message.Message):
     def __init__(self, broker: _Optional[str] = ..., status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class CreateTopicRequest(_message.Message):
-    __slots__ = ("name", "type", "queues", "brokers")
+    __slots__ = ("name", "type", "queues", "brokers", "lite_expiration_minutes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     QUEUES_FIELD_NUMBER: _ClassVar[int]
     BROKERS_FIELD_NUMBER: _ClassVar[int]
+    LITE_EXPIRATION_MINUTES_FIELD_NUMBER: _ClassVar[int]
     name: _definition_pb2.Resource
     type: _definition_pb2.MessageType
     queues: int
     brokers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., brokers: _Optional[_Iterable[str]] = ...) -> None: ...
+    lite_expiration_minutes: int
+    def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., brokers: _Optional[_Iterable[str]] = ..., lite_expiration_minutes: _Optional[int] = ...) -> None: ...
 
 class CreateTopicResponse(_message.Message):
     __slots__ = ("status", "outcomes", "topic")
@@ -61,14 +63,16 @@ class CreateTopicResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ..., topic: _Optional[_Union[Topic, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class ChangeTopicRequest(_message.Message):
-    __slots__ = ("name", "queues", "permission")
+    __slots__ = ("name", "queues", "permission", "lite_expiration_minutes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     QUEUES_FIELD_NUMBER: _ClassVar[int]
     PERMISSION_FIELD_NUMBER: _ClassVar[int]
+    LITE_EXPIRATION_MINUTES_FIELD_NUMBER: _ClassVar[int]
     name: _definition_pb2.Resource
     queues: int
     permission: _definition_pb2.Permission
-    def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ...) -> None: ...
+    lite_expiration_minutes: int
+    def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., lite_expiration_minutes: _Optional[int] = ...) -> None: ...
 
 class ChangeTopicResponse(_message.Message):
     __slots__ = ("status", "outcomes", "topic")
@@ -111,7 +115,7 @@ class ListTopicsResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., topics: _Optional[_Iterable[_Union[Topic, _Mapping[str, _Any]]]] = ..., failures: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class Topic(_message.Message):
-    __slots__ = ("name", "type", "queues", "permission", "version", "brokers", "differing_brokers")
+    __slots__ = ("name", "type", "queues", "permission", "version", "brokers", "differing_brokers", "lite_expiration_minutes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     QUEUES_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +123,7 @@ class Topic(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BROKERS_FIELD_NUMBER: _ClassVar[int]
     DIFFERING_BROKERS_FIELD_NUMBER: _ClassVar[int]
+    LITE_EXPIRATION_MINUTES_FIELD_NUMBER: _ClassVar[int]
     name: _definition_pb2.Resource
     type: _definition_pb2.MessageType
     queues: int
@@ -126,7 +131,8 @@ class Topic(_message.Message):
     version: int
     brokers: _containers.RepeatedScalarFieldContainer[str]
     differing_brokers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., version: _Optional[int] = ..., brokers: _Optional[_Iterable[str]] = ..., differing_brokers: _Optional[_Iterable[str]] = ...) -> None: ...
+    lite_expiration_minutes: int
+    def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., version: _Optional[int] = ..., brokers: _Optional[_Iterable[str]] = ..., differing_brokers: _Optional[_Iterable[str]] = ..., lite_expiration_minutes: _Optional[int] = ...) -> None: ...
 
 class SpreadTopicsRequest(_message.Message):
     __slots__ = ("topics", "brokers")
@@ -159,14 +165,22 @@ class CreateGroupRequest(_message.Message):
     def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., settings: _Optional[_Union[GroupSettings, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class GroupSettings(_message.Message):
-    __slots__ = ("max_attempts", "order", "assignment")
+    __slots__ = ("max_attempts", "order", "assignment", "backoff", "start", "start_time", "lite")
     MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    BACKOFF_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    LITE_FIELD_NUMBER: _ClassVar[int]
     max_attempts: int
     order: _record_pb2.Order
     assignment: _record_pb2.Assignment
-    def __init__(self, max_attempts: _Optional[int] = ..., order: _Optional[_Union[_record_pb2.Order, str]] = ..., assignment: _Optional[_Union[_record_pb2.Assignment, str]] = ...) -> None: ...
+    backoff: _definition_pb2.RetryPolicy
+    start: _record_pb2.Start
+    start_time: _timestamp_pb2.Timestamp
+    lite: _record_pb2.LiteGroup
+    def __init__(self, max_attempts: _Optional[int] = ..., order: _Optional[_Union[_record_pb2.Order, str]] = ..., assignment: _Optional[_Union[_record_pb2.Assignment, str]] = ..., backoff: _Optional[_Union[_definition_pb2.RetryPolicy, _Mapping[str, _Any]]] = ..., start: _Optional[_Union[_record_pb2.Start, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., lite: _Optional[_Union[_record_pb2.LiteGroup, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class CreateGroupResponse(_message.Message):
     __slots__ = ("status", "outcomes", "group")
@@ -227,18 +241,30 @@ class ListGroupsResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping[str, _Any]]]] = ..., failures: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("name", "settings", "version", "brokers", "differing_brokers")
+    __slots__ = ("name", "settings", "version", "brokers", "differing_brokers", "differing_subscriptions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BROKERS_FIELD_NUMBER: _ClassVar[int]
     DIFFERING_BROKERS_FIELD_NUMBER: _ClassVar[int]
+    DIFFERING_SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     name: _definition_pb2.Resource
     settings: GroupSettings
     version: int
     brokers: _containers.RepeatedScalarFieldContainer[str]
     differing_brokers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., settings: _Optional[_Union[GroupSettings, _Mapping[str, _Any]]] = ..., version: _Optional[int] = ..., brokers: _Optional[_Iterable[str]] = ..., differing_brokers: _Optional[_Iterable[str]] = ...) -> None: ...
+    differing_subscriptions: _containers.RepeatedCompositeFieldContainer[DifferingSubscription]
+    def __init__(self, name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., settings: _Optional[_Union[GroupSettings, _Mapping[str, _Any]]] = ..., version: _Optional[int] = ..., brokers: _Optional[_Iterable[str]] = ..., differing_brokers: _Optional[_Iterable[str]] = ..., differing_subscriptions: _Optional[_Iterable[_Union[DifferingSubscription, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class DifferingSubscription(_message.Message):
+    __slots__ = ("topic", "expression", "client_ids")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    EXPRESSION_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    topic: _definition_pb2.Resource
+    expression: _definition_pb2.FilterExpression
+    client_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., expression: _Optional[_Union[_definition_pb2.FilterExpression, _Mapping[str, _Any]]] = ..., client_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListBrokersRequest(_message.Message):
     __slots__ = ()
@@ -469,3 +495,125 @@ class BrokerMessage(_message.Message):
     broker: str
     found: _broker_pb2.FoundMessage
     def __init__(self, broker: _Optional[str] = ..., found: _Optional[_Union[_broker_pb2.FoundMessage, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class ExplainMessageRequest(_message.Message):
+    __slots__ = ("topic", "message_id")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    topic: _definition_pb2.Resource
+    message_id: str
+    def __init__(self, topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., message_id: _Optional[str] = ...) -> None: ...
+
+class ExplainMessageResponse(_message.Message):
+    __slots__ = ("status", "brokers", "failures")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BROKERS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    brokers: _containers.RepeatedCompositeFieldContainer[BrokerStories]
+    failures: _containers.RepeatedCompositeFieldContainer[Outcome]
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., brokers: _Optional[_Iterable[_Union[BrokerStories, _Mapping[str, _Any]]]] = ..., failures: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class BrokerStories(_message.Message):
+    __slots__ = ("broker", "explanation")
+    BROKER_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    broker: str
+    explanation: _broker_pb2.ExplainMessageResponse
+    def __init__(self, broker: _Optional[str] = ..., explanation: _Optional[_Union[_broker_pb2.ExplainMessageResponse, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class ListDeadLettersRequest(_message.Message):
+    __slots__ = ("group", "limit")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    group: _definition_pb2.Resource
+    limit: int
+    def __init__(self, group: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListDeadLettersResponse(_message.Message):
+    __slots__ = ("status", "letters", "more_on", "failures")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    LETTERS_FIELD_NUMBER: _ClassVar[int]
+    MORE_ON_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    letters: _containers.RepeatedCompositeFieldContainer[BrokerDeadLetter]
+    more_on: _containers.RepeatedScalarFieldContainer[str]
+    failures: _containers.RepeatedCompositeFieldContainer[Outcome]
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., letters: _Optional[_Iterable[_Union[BrokerDeadLetter, _Mapping[str, _Any]]]] = ..., more_on: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class BrokerDeadLetter(_message.Message):
+    __slots__ = ("broker", "letter")
+    BROKER_FIELD_NUMBER: _ClassVar[int]
+    LETTER_FIELD_NUMBER: _ClassVar[int]
+    broker: str
+    letter: _broker_pb2.DeadLetter
+    def __init__(self, broker: _Optional[str] = ..., letter: _Optional[_Union[_broker_pb2.DeadLetter, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class ResendDeadLettersRequest(_message.Message):
+    __slots__ = ("group", "message_ids")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_IDS_FIELD_NUMBER: _ClassVar[int]
+    group: _definition_pb2.Resource
+    message_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, group: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., message_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResendDeadLettersResponse(_message.Message):
+    __slots__ = ("status", "broker", "resent", "failures")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
+    RESENT_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    broker: str
+    resent: int
+    failures: _containers.RepeatedCompositeFieldContainer[Outcome]
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., broker: _Optional[str] = ..., resent: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class PrintThreadStackTraceRequest(_message.Message):
+    __slots__ = ("client_id",)
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    def __init__(self, client_id: _Optional[str] = ...) -> None: ...
+
+class PrintThreadStackTraceResponse(_message.Message):
+    __slots__ = ("status", "broker", "stack_trace")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
+    STACK_TRACE_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    broker: str
+    stack_trace: str
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., broker: _Optional[str] = ..., stack_trace: _Optional[str] = ...) -> None: ...
+
+class VerifyMessageRequest(_message.Message):
+    __slots__ = ("client_id", "topic", "message_id")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    topic: _definition_pb2.Resource
+    message_id: str
+    def __init__(self, client_id: _Optional[str] = ..., topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., message_id: _Optional[str] = ...) -> None: ...
+
+class VerifyMessageResponse(_message.Message):
+    __slots__ = ("status", "broker")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    BROKER_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    broker: str
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., broker: _Optional[str] = ...) -> None: ...
+
+class ReconnectClientRequest(_message.Message):
+    __slots__ = ("client_id",)
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    def __init__(self, client_id: _Optional[str] = ...) -> None: ...
+
+class ReconnectClientResponse(_message.Message):
+    __slots__ = ("status", "outcomes")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping[str, _Any]]]] = ...) -> None: ...

@@ -95,6 +95,36 @@ FIND_MESSAGES = UnaryMethod(
     admin_pb2.FindMessagesRequest,
     admin_pb2.FindMessagesResponse,
 )
+EXPLAIN_MESSAGE = UnaryMethod(
+    "/kourou.admin.v1.Admin/ExplainMessage",
+    admin_pb2.ExplainMessageRequest,
+    admin_pb2.ExplainMessageResponse,
+)
+LIST_DEAD_LETTERS = UnaryMethod(
+    "/kourou.admin.v1.Admin/ListDeadLetters",
+    admin_pb2.ListDeadLettersRequest,
+    admin_pb2.ListDeadLettersResponse,
+)
+RESEND_DEAD_LETTERS = ServerStreamMethod(
+    "/kourou.admin.v1.Admin/ResendDeadLetters",
+    admin_pb2.ResendDeadLettersRequest,
+    admin_pb2.ResendDeadLettersResponse,
+)
+PRINT_THREAD_STACK_TRACE = UnaryMethod(
+    "/kourou.admin.v1.Admin/PrintThreadStackTrace",
+    admin_pb2.PrintThreadStackTraceRequest,
+    admin_pb2.PrintThreadStackTraceResponse,
+)
+VERIFY_MESSAGE = UnaryMethod(
+    "/kourou.admin.v1.Admin/VerifyMessage",
+    admin_pb2.VerifyMessageRequest,
+    admin_pb2.VerifyMessageResponse,
+)
+RECONNECT_CLIENT = UnaryMethod(
+    "/kourou.admin.v1.Admin/ReconnectClient",
+    admin_pb2.ReconnectClientRequest,
+    admin_pb2.ReconnectClientResponse,
+)
 
 METHODS: tuple[AnyMethod, ...] = (
     CREATE_TOPIC,
@@ -115,4 +145,10 @@ METHODS: tuple[AnyMethod, ...] = (
     DESCRIBE_PROGRESS,
     RESET_OFFSET,
     FIND_MESSAGES,
+    EXPLAIN_MESSAGE,
+    LIST_DEAD_LETTERS,
+    RESEND_DEAD_LETTERS,
+    PRINT_THREAD_STACK_TRACE,
+    VERIFY_MESSAGE,
+    RECONNECT_CLIENT,
 )

@@ -5,6 +5,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as _definition_pb2
 from kourou.protocol.google.protobuf import timestamp_pb2 as _timestamp_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2 as _record_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -12,12 +13,68 @@ from typing import Any as _Any, ClassVar as _ClassVar, Optional as _Optional, Un
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Fate(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FATE_UNSPECIFIED: _ClassVar[Fate]
+    FATE_WAITING: _ClassVar[Fate]
+    FATE_CONSUMED: _ClassVar[Fate]
+    FATE_FILTERED: _ClassVar[Fate]
+    FATE_DEAD_LETTERED: _ClassVar[Fate]
+    FATE_EXPIRED: _ClassVar[Fate]
+    FATE_SKIPPED: _ClassVar[Fate]
+
+class StoryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STORY_KIND_UNSPECIFIED: _ClassVar[StoryKind]
+    STORY_KIND_STORED: _ClassVar[StoryKind]
+    STORY_KIND_DELAYED: _ClassVar[StoryKind]
+    STORY_KIND_DUE: _ClassVar[StoryKind]
+    STORY_KIND_RECALLED: _ClassVar[StoryKind]
+    STORY_KIND_HALF: _ClassVar[StoryKind]
+    STORY_KIND_CHECKED: _ClassVar[StoryKind]
+    STORY_KIND_COMMITTED: _ClassVar[StoryKind]
+    STORY_KIND_ROLLED_BACK: _ClassVar[StoryKind]
+    STORY_KIND_LEASED: _ClassVar[StoryKind]
+    STORY_KIND_LEASE_CHANGED: _ClassVar[StoryKind]
+    STORY_KIND_ACKNOWLEDGED: _ClassVar[StoryKind]
+    STORY_KIND_FILTERED: _ClassVar[StoryKind]
+    STORY_KIND_DEAD_LETTERED: _ClassVar[StoryKind]
+    STORY_KIND_RESENT: _ClassVar[StoryKind]
+    STORY_KIND_OFFSET_SET: _ClassVar[StoryKind]
+    STORY_KIND_EXPIRED: _ClassVar[StoryKind]
+    STORY_KIND_HELD_BACK: _ClassVar[StoryKind]
+FATE_UNSPECIFIED: Fate
+FATE_WAITING: Fate
+FATE_CONSUMED: Fate
+FATE_FILTERED: Fate
+FATE_DEAD_LETTERED: Fate
+FATE_EXPIRED: Fate
+FATE_SKIPPED: Fate
+STORY_KIND_UNSPECIFIED: StoryKind
+STORY_KIND_STORED: StoryKind
+STORY_KIND_DELAYED: StoryKind
+STORY_KIND_DUE: StoryKind
+STORY_KIND_RECALLED: StoryKind
+STORY_KIND_HALF: StoryKind
+STORY_KIND_CHECKED: StoryKind
+STORY_KIND_COMMITTED: StoryKind
+STORY_KIND_ROLLED_BACK: StoryKind
+STORY_KIND_LEASED: StoryKind
+STORY_KIND_LEASE_CHANGED: StoryKind
+STORY_KIND_ACKNOWLEDGED: StoryKind
+STORY_KIND_FILTERED: StoryKind
+STORY_KIND_DEAD_LETTERED: StoryKind
+STORY_KIND_RESENT: StoryKind
+STORY_KIND_OFFSET_SET: StoryKind
+STORY_KIND_EXPIRED: StoryKind
+STORY_KIND_HELD_BACK: StoryKind
+
 class DescribeBrokerRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DescribeBrokerResponse(_message.Message):
-    __slots__ = ("status", "cluster", "name", "id", "version", "permission", "started_ms", "log_first_position", "log_durable_position", "log_next_position", "disk_free_bytes", "disk_full", "refused_reason", "clients", "known_brokers", "stored_messages", "delivered_messages")
+    __slots__ = ("status", "cluster", "name", "id", "version", "permission", "started_ms", "log_first_position", "log_durable_position", "log_next_position", "disk_free_bytes", "disk_full", "refused_reason", "clients", "known_brokers", "stored_messages", "delivered_messages", "held_messages")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +92,7 @@ class DescribeBrokerResponse(_message.Message):
     KNOWN_BROKERS_FIELD_NUMBER: _ClassVar[int]
     STORED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     DELIVERED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    HELD_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     status: _definition_pb2.Status
     cluster: str
     name: str
@@ -52,7 +110,18 @@ class DescribeBrokerResponse(_message.Message):
     known_brokers: _containers.RepeatedScalarFieldContainer[str]
     stored_messages: int
     delivered_messages: int
-    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., cluster: _Optional[str] = ..., name: _Optional[str] = ..., id: _Optional[int] = ..., version: _Optional[str] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., started_ms: _Optional[int] = ..., log_first_position: _Optional[int] = ..., log_durable_position: _Optional[int] = ..., log_next_position: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., disk_full: _Optional[bool] = ..., refused_reason: _Optional[str] = ..., clients: _Optional[int] = ..., known_brokers: _Optional[_Iterable[str]] = ..., stored_messages: _Optional[int] = ..., delivered_messages: _Optional[int] = ...) -> None: ...
+    held_messages: _containers.RepeatedCompositeFieldContainer[HeldMessages]
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., cluster: _Optional[str] = ..., name: _Optional[str] = ..., id: _Optional[int] = ..., version: _Optional[str] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., started_ms: _Optional[int] = ..., log_first_position: _Optional[int] = ..., log_durable_position: _Optional[int] = ..., log_next_position: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., disk_full: _Optional[bool] = ..., refused_reason: _Optional[str] = ..., clients: _Optional[int] = ..., known_brokers: _Optional[_Iterable[str]] = ..., stored_messages: _Optional[int] = ..., delivered_messages: _Optional[int] = ..., held_messages: _Optional[_Iterable[_Union[HeldMessages, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class HeldMessages(_message.Message):
+    __slots__ = ("topic", "delayed", "half")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    DELAYED_FIELD_NUMBER: _ClassVar[int]
+    HALF_FIELD_NUMBER: _ClassVar[int]
+    topic: _definition_pb2.Resource
+    delayed: int
+    half: int
+    def __init__(self, topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., delayed: _Optional[int] = ..., half: _Optional[int] = ...) -> None: ...
 
 class SetPermissionRequest(_message.Message):
     __slots__ = ("permission",)
@@ -329,3 +398,155 @@ class FoundMessage(_message.Message):
     position: LogPosition
     offset_message_id: str
     def __init__(self, message: _Optional[_Union[_definition_pb2.Message, _Mapping[str, _Any]]] = ..., position: _Optional[_Union[LogPosition, _Mapping[str, _Any]]] = ..., offset_message_id: _Optional[str] = ...) -> None: ...
+
+class ExplainMessageRequest(_message.Message):
+    __slots__ = ("topic", "message_id")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    topic: _definition_pb2.Resource
+    message_id: str
+    def __init__(self, topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., message_id: _Optional[str] = ...) -> None: ...
+
+class ExplainMessageResponse(_message.Message):
+    __slots__ = ("status", "stories", "known_since")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    STORIES_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_SINCE_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    stories: _containers.RepeatedCompositeFieldContainer[MessageStory]
+    known_since: _timestamp_pb2.Timestamp
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., stories: _Optional[_Iterable[_Union[MessageStory, _Mapping[str, _Any]]]] = ..., known_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class MessageStory(_message.Message):
+    __slots__ = ("message", "events", "groups", "waits_for")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    message: _definition_pb2.Message
+    events: _containers.RepeatedCompositeFieldContainer[StoryEvent]
+    groups: _containers.RepeatedCompositeFieldContainer[GroupStory]
+    waits_for: str
+    def __init__(self, message: _Optional[_Union[_definition_pb2.Message, _Mapping[str, _Any]]] = ..., events: _Optional[_Iterable[_Union[StoryEvent, _Mapping[str, _Any]]]] = ..., groups: _Optional[_Iterable[_Union[GroupStory, _Mapping[str, _Any]]]] = ..., waits_for: _Optional[str] = ...) -> None: ...
+
+class GroupStory(_message.Message):
+    __slots__ = ("group", "fate", "events", "waits_for")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    FATE_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    group: _definition_pb2.Resource
+    fate: Fate
+    events: _containers.RepeatedCompositeFieldContainer[StoryEvent]
+    waits_for: str
+    def __init__(self, group: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., fate: _Optional[_Union[Fate, str]] = ..., events: _Optional[_Iterable[_Union[StoryEvent, _Mapping[str, _Any]]]] = ..., waits_for: _Optional[str] = ...) -> None: ...
+
+class StoryEvent(_message.Message):
+    __slots__ = ("time", "kind", "client_id", "attempt", "until", "log_position", "note")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    LOG_POSITION_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    kind: StoryKind
+    client_id: str
+    attempt: int
+    until: _timestamp_pb2.Timestamp
+    log_position: int
+    note: str
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., kind: _Optional[_Union[StoryKind, str]] = ..., client_id: _Optional[str] = ..., attempt: _Optional[int] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., log_position: _Optional[int] = ..., note: _Optional[str] = ...) -> None: ...
+
+class ListDeadLettersRequest(_message.Message):
+    __slots__ = ("group", "limit", "from_offset")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    FROM_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    group: _definition_pb2.Resource
+    limit: int
+    from_offset: int
+    def __init__(self, group: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., limit: _Optional[int] = ..., from_offset: _Optional[int] = ...) -> None: ...
+
+class ListDeadLettersResponse(_message.Message):
+    __slots__ = ("status", "letters", "next_offset")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    LETTERS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    letters: _containers.RepeatedCompositeFieldContainer[DeadLetter]
+    next_offset: int
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., letters: _Optional[_Iterable[_Union[DeadLetter, _Mapping[str, _Any]]]] = ..., next_offset: _Optional[int] = ...) -> None: ...
+
+class DeadLetter(_message.Message):
+    __slots__ = ("message", "offset", "origin_topic", "origin_queue", "origin_offset")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_TOPIC_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    message: _definition_pb2.Message
+    offset: int
+    origin_topic: _definition_pb2.Resource
+    origin_queue: int
+    origin_offset: int
+    def __init__(self, message: _Optional[_Union[_definition_pb2.Message, _Mapping[str, _Any]]] = ..., offset: _Optional[int] = ..., origin_topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., origin_queue: _Optional[int] = ..., origin_offset: _Optional[int] = ...) -> None: ...
+
+class ResendDeadLettersRequest(_message.Message):
+    __slots__ = ("group", "offsets")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    group: _definition_pb2.Resource
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, group: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., offsets: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ResendDeadLettersResponse(_message.Message):
+    __slots__ = ("status", "results")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    results: _containers.RepeatedCompositeFieldContainer[_definition_pb2.Status]
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., results: _Optional[_Iterable[_Union[_definition_pb2.Status, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class PrintThreadStackTraceRequest(_message.Message):
+    __slots__ = ("client_id",)
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    def __init__(self, client_id: _Optional[str] = ...) -> None: ...
+
+class PrintThreadStackTraceResponse(_message.Message):
+    __slots__ = ("status", "stack_trace")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    STACK_TRACE_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    stack_trace: str
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., stack_trace: _Optional[str] = ...) -> None: ...
+
+class VerifyMessageRequest(_message.Message):
+    __slots__ = ("client_id", "topic", "message_id")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    topic: _definition_pb2.Resource
+    message_id: str
+    def __init__(self, client_id: _Optional[str] = ..., topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., message_id: _Optional[str] = ...) -> None: ...
+
+class VerifyMessageResponse(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class ReconnectClientRequest(_message.Message):
+    __slots__ = ("client_id",)
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    def __init__(self, client_id: _Optional[str] = ...) -> None: ...
+
+class ReconnectClientResponse(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: _definition_pb2.Status
+    def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ...) -> None: ...

@@ -70,6 +70,36 @@ FIND_MESSAGES = UnaryMethod(
     broker_pb2.FindMessagesRequest,
     broker_pb2.FindMessagesResponse,
 )
+EXPLAIN_MESSAGE = UnaryMethod(
+    "/kourou.broker.v1.BrokerAdmin/ExplainMessage",
+    broker_pb2.ExplainMessageRequest,
+    broker_pb2.ExplainMessageResponse,
+)
+LIST_DEAD_LETTERS = UnaryMethod(
+    "/kourou.broker.v1.BrokerAdmin/ListDeadLetters",
+    broker_pb2.ListDeadLettersRequest,
+    broker_pb2.ListDeadLettersResponse,
+)
+RESEND_DEAD_LETTERS = UnaryMethod(
+    "/kourou.broker.v1.BrokerAdmin/ResendDeadLetters",
+    broker_pb2.ResendDeadLettersRequest,
+    broker_pb2.ResendDeadLettersResponse,
+)
+PRINT_THREAD_STACK_TRACE = UnaryMethod(
+    "/kourou.broker.v1.BrokerAdmin/PrintThreadStackTrace",
+    broker_pb2.PrintThreadStackTraceRequest,
+    broker_pb2.PrintThreadStackTraceResponse,
+)
+VERIFY_MESSAGE = UnaryMethod(
+    "/kourou.broker.v1.BrokerAdmin/VerifyMessage",
+    broker_pb2.VerifyMessageRequest,
+    broker_pb2.VerifyMessageResponse,
+)
+RECONNECT_CLIENT = UnaryMethod(
+    "/kourou.broker.v1.BrokerAdmin/ReconnectClient",
+    broker_pb2.ReconnectClientRequest,
+    broker_pb2.ReconnectClientResponse,
+)
 
 METHODS: tuple[AnyMethod, ...] = (
     DESCRIBE_BROKER,
@@ -85,4 +115,10 @@ METHODS: tuple[AnyMethod, ...] = (
     DESCRIBE_QUEUES,
     RESET_OFFSET,
     FIND_MESSAGES,
+    EXPLAIN_MESSAGE,
+    LIST_DEAD_LETTERS,
+    RESEND_DEAD_LETTERS,
+    PRINT_THREAD_STACK_TRACE,
+    VERIFY_MESSAGE,
+    RECONNECT_CLIENT,
 )

@@ -9,6 +9,13 @@ from typing import Any as _Any, ClassVar as _ClassVar, Optional as _Optional, Un
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Start(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    START_UNSPECIFIED: _ClassVar[Start]
+    START_FIRST: _ClassVar[Start]
+    START_LAST: _ClassVar[Start]
+    START_TIME: _ClassVar[Start]
+
 class Order(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ORDER_UNSPECIFIED: _ClassVar[Order]
@@ -20,6 +27,10 @@ class Assignment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ASSIGNMENT_UNSPECIFIED: _ClassVar[Assignment]
     ASSIGNMENT_EXCLUSIVE: _ClassVar[Assignment]
     ASSIGNMENT_SHARED: _ClassVar[Assignment]
+START_UNSPECIFIED: Start
+START_FIRST: Start
+START_LAST: Start
+START_TIME: Start
 ORDER_UNSPECIFIED: Order
 ORDER_CONCURRENT: Order
 ORDER_FIFO: Order
@@ -28,7 +39,7 @@ ASSIGNMENT_EXCLUSIVE: Assignment
 ASSIGNMENT_SHARED: Assignment
 
 class Topic(_message.Message):
-    __slots__ = ("id", "name", "type", "queues", "permission", "version", "deleted", "changed_ms")
+    __slots__ = ("id", "name", "type", "queues", "permission", "version", "deleted", "changed_ms", "lite_expiration_minutes")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +48,7 @@ class Topic(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
+    LITE_EXPIRATION_MINUTES_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: _definition_pb2.Resource
     type: _definition_pb2.MessageType
@@ -45,10 +57,11 @@ class Topic(_message.Message):
     version: int
     deleted: bool
     changed_ms: int
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., version: _Optional[int] = ..., deleted: _Optional[bool] = ..., changed_ms: _Optional[int] = ...) -> None: ...
+    lite_expiration_minutes: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., version: _Optional[int] = ..., deleted: _Optional[bool] = ..., changed_ms: _Optional[int] = ..., lite_expiration_minutes: _Optional[int] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("id", "name", "order", "assignment", "retry", "version", "deleted", "changed_ms")
+    __slots__ = ("id", "name", "order", "assignment", "retry", "version", "deleted", "changed_ms", "start", "start_ms", "lite")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +70,9 @@ class Group(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    START_MS_FIELD_NUMBER: _ClassVar[int]
+    LITE_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: _definition_pb2.Resource
     order: Order
@@ -65,7 +81,20 @@ class Group(_message.Message):
     version: int
     deleted: bool
     changed_ms: int
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., order: _Optional[_Union[Order, str]] = ..., assignment: _Optional[_Union[Assignment, str]] = ..., retry: _Optional[_Union[_definition_pb2.RetryPolicy, _Mapping[str, _Any]]] = ..., version: _Optional[int] = ..., deleted: _Optional[bool] = ..., changed_ms: _Optional[int] = ...) -> None: ...
+    start: Start
+    start_ms: int
+    lite: LiteGroup
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., order: _Optional[_Union[Order, str]] = ..., assignment: _Optional[_Union[Assignment, str]] = ..., retry: _Optional[_Union[_definition_pb2.RetryPolicy, _Mapping[str, _Any]]] = ..., version: _Optional[int] = ..., deleted: _Optional[bool] = ..., changed_ms: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., start_ms: _Optional[int] = ..., lite: _Optional[_Union[LiteGroup, _Mapping[str, _Any]]] = ...) -> None: ...
+
+class LiteGroup(_message.Message):
+    __slots__ = ("topic", "exclusive", "subscription_quota")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTION_QUOTA_FIELD_NUMBER: _ClassVar[int]
+    topic: _definition_pb2.Resource
+    exclusive: bool
+    subscription_quota: int
+    def __init__(self, topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., exclusive: _Optional[bool] = ..., subscription_quota: _Optional[int] = ...) -> None: ...
 
 class Broker(_message.Message):
     __slots__ = ("permission", "known_brokers")
@@ -76,7 +105,7 @@ class Broker(_message.Message):
     def __init__(self, permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., known_brokers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("position", "next_topic_id", "next_group_id", "topics", "groups", "broker", "queues", "progress")
+    __slots__ = ("position", "next_topic_id", "next_group_id", "topics", "groups", "broker", "queues", "progress", "timers", "half_messages", "lite_topics")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     NEXT_TOPIC_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_GROUP_ID_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +114,9 @@ class Snapshot(_message.Message):
     BROKER_FIELD_NUMBER: _ClassVar[int]
     QUEUES_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    TIMERS_FIELD_NUMBER: _ClassVar[int]
+    HALF_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    LITE_TOPICS_FIELD_NUMBER: _ClassVar[int]
     position: int
     next_topic_id: int
     next_group_id: int
@@ -93,7 +125,52 @@ class Snapshot(_message.Message):
     broker: Broker
     queues: _containers.RepeatedCompositeFieldContainer[QueueState]
     progress: _containers.RepeatedCompositeFieldContainer[ProgressState]
-    def __init__(self, position: _Optional[int] = ..., next_topic_id: _Optional[int] = ..., next_group_id: _Optional[int] = ..., topics: _Optional[_Iterable[_Union[Topic, _Mapping[str, _Any]]]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping[str, _Any]]]] = ..., broker: _Optional[_Union[Broker, _Mapping[str, _Any]]] = ..., queues: _Optional[_Iterable[_Union[QueueState, _Mapping[str, _Any]]]] = ..., progress: _Optional[_Iterable[_Union[ProgressState, _Mapping[str, _Any]]]] = ...) -> None: ...
+    timers: Timers
+    half_messages: _containers.RepeatedCompositeFieldContainer[HalfMessage]
+    lite_topics: _containers.RepeatedCompositeFieldContainer[LiteTopic]
+    def __init__(self, position: _Optional[int] = ..., next_topic_id: _Optional[int] = ..., next_group_id: _Optional[int] = ..., topics: _Optional[_Iterable[_Union[Topic, _Mapping[str, _Any]]]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping[str, _Any]]]] = ..., broker: _Optional[_Union[Broker, _Mapping[str, _Any]]] = ..., queues: _Optional[_Iterable[_Union[QueueState, _Mapping[str, _Any]]]] = ..., progress: _Optional[_Iterable[_Union[ProgressState, _Mapping[str, _Any]]]] = ..., timers: _Optional[_Union[Timers, _Mapping[str, _Any]]] = ..., half_messages: _Optional[_Iterable[_Union[HalfMessage, _Mapping[str, _Any]]]] = ..., lite_topics: _Optional[_Iterable[_Union[LiteTopic, _Mapping[str, _Any]]]] = ...) -> None: ...
+
+class Timers(_message.Message):
+    __slots__ = ("due_ms", "positions", "indexes")
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
+    due_ms: _containers.RepeatedScalarFieldContainer[int]
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    indexes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, due_ms: _Optional[_Iterable[int]] = ..., positions: _Optional[_Iterable[int]] = ..., indexes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class HalfMessage(_message.Message):
+    __slots__ = ("transaction_id", "topic", "position", "index", "message_id", "stored_ms", "checks", "next_check_ms")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    STORED_MS_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_CHECK_MS_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    topic: int
+    position: int
+    index: int
+    message_id: str
+    stored_ms: int
+    checks: int
+    next_check_ms: int
+    def __init__(self, transaction_id: _Optional[str] = ..., topic: _Optional[int] = ..., position: _Optional[int] = ..., index: _Optional[int] = ..., message_id: _Optional[str] = ..., stored_ms: _Optional[int] = ..., checks: _Optional[int] = ..., next_check_ms: _Optional[int] = ...) -> None: ...
+
+class LiteTopic(_message.Message):
+    __slots__ = ("topic", "name", "queue", "last_stored_ms")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    LAST_STORED_MS_FIELD_NUMBER: _ClassVar[int]
+    topic: int
+    name: str
+    queue: int
+    last_stored_ms: int
+    def __init__(self, topic: _Optional[int] = ..., name: _Optional[str] = ..., queue: _Optional[int] = ..., last_stored_ms: _Optional[int] = ...) -> None: ...
 
 class QueueState(_message.Message):
     __slots__ = ("topic", "queue", "first_offset", "next_offset", "carried")
