@@ -97,11 +97,8 @@ class Topics:
         if fault:
             raise Refused(Code.ILLEGAL_TOPIC, fault)
         message_type = request.type or MessageType.NORMAL
-        if message_type != MessageType.NORMAL:
-            raise Refused(
-                Code.UNSUPPORTED,
-                f"topics of type {_type_name(message_type)} come with a later release; NORMAL works now",
-            )
+        if message_type not in MessageType.values():
+            raise Refused(Code.BAD_REQUEST, f"unknown topic type {message_type}")
         if request.queues:
             _check_queues(request.queues)
         return Topic(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
 from kourou_broker.state.definitions import Name, name_of
 from kourou_service.refusal import Refused
 
@@ -24,6 +24,14 @@ class Caller(Protocol):
     def peer(self) -> str: ...
 
 
+class CommandStream(Protocol):
+    """The telemetry stream of a client, as far as the broker speaks."""
+
+    def send(self, command: service_pb2.TelemetryCommand) -> None:
+        """It leaves as soon as the stream takes it; nobody waits, and nobody hears if it does not arrive."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Client:
     id: str
@@ -33,12 +41,19 @@ class Client:
     group: Name | None = None
     producer_group: str = ""
     peer: str = ""
-    streams: int = 0
+    streams: list[CommandStream] = field(default_factory=list[CommandStream])
     stream_lost: float | None = None
     user_agent: definition_pb2.UA = field(default_factory=definition_pb2.UA)
     subscriptions: dict[Name, definition_pb2.FilterExpression] = field(
         default_factory=dict[Name, definition_pb2.FilterExpression]
     )
+
+    def command(self, command: service_pb2.TelemetryCommand) -> bool:
+        """Sends a command by the newest stream; False if the client has none."""
+        if not self.streams:
+            return False
+        self.streams[-1].send(command)
+        return True
 
     @property
     def is_push_consumer(self) -> bool:
@@ -146,14 +161,14 @@ class Clients:
             subscriptions = {name_of(topic): definition_pb2.FilterExpression() for topic in settings.publishing.topics}
         self._change(client, settings.client_type, group, subscriptions)
 
-    def stream_opened(self, client: Client) -> None:
-        client.streams += 1
+    def stream_opened(self, client: Client, stream: CommandStream) -> None:
+        client.streams.append(stream)
         client.stream_lost = None
 
-    def stream_closed(self, client: Client) -> None:
-        client.streams -= 1
+    def stream_closed(self, client: Client, stream: CommandStream) -> None:
+        client.streams.remove(stream)
         client.last_seen = self._loop.time()
-        if client.streams == 0:
+        if not client.streams:
             client.stream_lost = self._loop.time()
 
     def leave(self, client_id: str) -> None:

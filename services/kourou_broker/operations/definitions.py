@@ -102,8 +102,10 @@ class Definitions:
         return stored
 
     def _check_topic(self, definition: record_pb2.Topic, known: Topic | None) -> None:
-        if definition.type != definition_pb2.NORMAL:
-            raise Refused(definition_pb2.UNSUPPORTED, "only topics of type NORMAL are supported yet")
+        if definition.type not in _TYPES:
+            raise Refused(definition_pb2.BAD_REQUEST, f"unknown topic type {definition.type}")
+        if known is not None and definition.type != known.type:
+            raise Refused(definition_pb2.BAD_REQUEST, f"topic {known.name} has another type, which cannot change")
         if not 1 <= definition.queues <= MAX_QUEUES:
             raise Refused(definition_pb2.BAD_REQUEST, f"a topic has 1 to {MAX_QUEUES} queues, not {definition.queues}")
         if known is not None and definition.queues < len(known.queues):
@@ -172,6 +174,7 @@ def _check_backoff(retry: definition_pb2.RetryPolicy) -> None:
         raise Refused(definition_pb2.BAD_REQUEST, f"a backoff cannot be multiplied by {exponential.multiplier}")
 
 
+_TYPES = frozenset(definition_pb2.MessageType.values()) - {definition_pb2.MESSAGE_TYPE_UNSPECIFIED}
 _ORDERS = frozenset((record_pb2.ORDER_CONCURRENT, record_pb2.ORDER_FIFO))
 _ASSIGNMENTS = frozenset((record_pb2.ASSIGNMENT_EXCLUSIVE, record_pb2.ASSIGNMENT_SHARED))
 _PERMISSIONS = frozenset((definition_pb2.NONE, definition_pb2.READ, definition_pb2.WRITE, definition_pb2.READ_WRITE))

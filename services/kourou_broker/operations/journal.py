@@ -7,7 +7,7 @@ later costs. Whoever must not answer before the disk has it asks for a callback.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
@@ -28,25 +28,46 @@ _MAX_SECTIONS = 32_768
 
 
 class Stored(NamedTuple):
-    """Where messages of one call were put: consecutive offsets of a queue, consecutive places of a section."""
+    """Where messages of one call were put: consecutive offsets of a queue, consecutive places of a section.
+
+    Held messages have no offsets.
+    """
 
     queue: int
     base: int
     position: int
     place: int
+    recall_handles: tuple[str, ...] = ()
+    """One for each message, if they are delayed."""
+    transaction_id: str = ""
+    """Of a half message."""
 
 
 OnStored = Callable[[Stored | Refused], None]
 
 
 class _Gathered:
-    """What one topic receives in this turn."""
+    """What one queue receives in this turn."""
 
     __slots__ = ("bodies", "callbacks", "queue", "rows", "type")
 
     def __init__(self, queue: Queue, type_: int) -> None:
         self.queue = queue
         self.type = type_
+        self.rows: list[bytes] = []
+        self.bodies: list[bytes] = []
+        self.callbacks: list[tuple[int, OnStored]] = []
+
+
+class _Held:
+    """What is held for one topic in this turn."""
+
+    __slots__ = ("bodies", "callbacks", "rows", "topic", "type", "whens")
+
+    def __init__(self, topic: Topic, type_: int) -> None:
+        self.topic = topic
+        self.type = type_
+        self.whens: list[int] = []
         self.rows: list[bytes] = []
         self.bodies: list[bytes] = []
         self.callbacks: list[tuple[int, OnStored]] = []
@@ -75,7 +96,8 @@ class Journal:
         self._sealing = False
         self._sections: list[Section] = []
         self._freeing = False
-        self._gathered: dict[tuple[int, int], _Gathered] = {}
+        self._gathered: dict[tuple[int, int, int], _Gathered] = {}
+        self._held: dict[tuple[int, int], _Held] = {}
         self._gathered_bytes = 0
         self._acks: dict[tuple[Progress, Fate], list[int]] = {}
         self._callbacks: list[Callable[[], None]] = []
@@ -121,22 +143,54 @@ class Journal:
         self._sections.append(section)
         self._seal_soon()
 
-    def store(self, topic: Topic, type_: int, rows: list[bytes], bodies: list[bytes], on_stored: OnStored) -> None:
-        """Adds messages to a queue of the broker's choice; on_stored is called when they are durable.
+    def store(
+        self,
+        topic: Topic,
+        type_: int,
+        rows: list[bytes],
+        bodies: list[bytes],
+        on_stored: OnStored,
+        queue: int = -1,
+    ) -> None:
+        """Adds messages to a queue, of the broker's choice if none is named; on_stored is called when they are durable.
 
         Raises Refused when messages cannot be taken now; then none is.
         """
         size = sum(map(len, bodies))
         self._admit(size)
         self._make_room(size)
-        gathered = self._gathered.get((topic.id, type_))
+        gathered = self._gathered.get((topic.id, type_, queue))
         if gathered is None:
-            turn = self._rotation.get(topic.id, -1) + 1
-            self._rotation[topic.id] = turn
-            gathered = self._gathered[topic.id, type_] = _Gathered(topic.queues[turn % len(topic.queues)], type_)
+            into = topic.queues[queue] if queue >= 0 else self._next_queue(topic)
+            gathered = self._gathered[topic.id, type_, queue] = _Gathered(into, type_)
         gathered.callbacks.append((len(gathered.rows), on_stored))
         gathered.rows += rows
         gathered.bodies += bodies
+        self._seal_soon()
+
+    def hold(
+        self,
+        topic: Topic,
+        type_: int,
+        whens: Sequence[int],
+        rows: list[bytes],
+        bodies: list[bytes],
+        on_stored: OnStored,
+    ) -> None:
+        """Keeps messages that no consumer may see yet, see records.held; on_stored is called when they are durable.
+
+        They take effect at the end of the turn: they have no position before. Raises Refused as `store` does.
+        """
+        size = sum(map(len, bodies))
+        self._admit(size)
+        self._make_room(size)
+        held = self._held.get((topic.id, type_))
+        if held is None:
+            held = self._held[topic.id, type_] = _Held(topic, type_)
+        held.callbacks.append((len(held.rows), on_stored))
+        held.whens += whens
+        held.rows += rows
+        held.bodies += bodies
         self._seal_soon()
 
     def settle(self, progress: Progress, offsets: list[int], fate: Fate) -> None:
@@ -198,6 +252,11 @@ class Journal:
             self._seal()  # before, not after: what the caller records next goes into the frame of these messages
         self._gathered_bytes += size
 
+    def _next_queue(self, topic: Topic) -> Queue:
+        turn = self._rotation.get(topic.id, -1) + 1
+        self._rotation[topic.id] = turn
+        return topic.queues[turn % len(topic.queues)]
+
     def _record(self, section: Section) -> None:
         self._state.apply(section, 0)
         self._sections.append(section)
@@ -211,6 +270,7 @@ class Journal:
         """Ends the turn: everything gathered goes into one frame."""
         self._sealing = False
         stored = self._emit_messages()
+        held = self._add_held()
         self._emit_acks()
         sections, self._sections = self._sections, []
         callbacks, self._callbacks = self._callbacks, []
@@ -235,6 +295,10 @@ class Journal:
         for section, position in zip(sections, appended.section_positions, strict=True):
             if section.kind == Kind.CARRY:
                 self._state.apply(section, position)
+            elif section.kind == Kind.HELD:
+                self._state.apply(section, position)
+                for index, on_stored in held[section.topic, section.type]:
+                    placed.append((on_stored, Stored(-1, -1, position, index)))
             elif section.kind == Kind.MESSAGES:
                 topics.append(section.topic)
                 for index, on_stored in stored[section.topic, section.queue, section.base]:
@@ -259,6 +323,20 @@ class Journal:
         self._gathered = {}
         self._gathered_bytes = 0
         return stored
+
+    def _add_held(self) -> dict[tuple[int, int], list[tuple[int, OnStored]]]:
+        """-> who waits for the held messages of a section, by its topic and type."""
+        waiting: dict[tuple[int, int], list[tuple[int, OnStored]]] = {}
+        for key, held in self._held.items():
+            if self._state.topics_by_id.get(held.topic.id) is not held.topic:
+                for _index, on_stored in held.callbacks:
+                    on_stored(topic_not_found(held.topic.name))
+                continue
+            stored_ms = [self._clock.now_ms()] * len(held.rows)
+            self._sections.append(records.held(held.type, held.topic.id, held.whens, stored_ms, held.rows, held.bodies))
+            waiting[key] = held.callbacks
+        self._held = {}
+        return waiting
 
     def _count(self, section: Section, bodies: list[bytes]) -> None:
         self._traffic.stored += section.count

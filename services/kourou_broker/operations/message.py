@@ -71,7 +71,15 @@ _ORDINARY = frozenset(
         "orphaned_transaction_recovery_duration",
     )
 )
-"""What senders say of a normal message."""
+"""What senders say of any message."""
+_OF_TYPE: dict[int, str] = {
+    definition_pb2.FIFO: "message_group",
+    definition_pb2.DELAY: "delivery_timestamp",
+    definition_pb2.LITE: "lite_topic",
+    definition_pb2.PRIORITY: "priority",
+}
+"""What a message of the type must have, and one of another type must not."""
+_KNOWN_TYPES = frozenset((*_OF_TYPE, definition_pb2.NORMAL, definition_pb2.TRANSACTION))
 _OF_DELIVERY = frozenset(
     _FIELDS[name]
     for name in (
@@ -86,13 +94,6 @@ _OF_DELIVERY = frozenset(
     )
 )
 """What only the broker says, when it delivers: from a sender it is dropped."""
-_LATER_TYPES = {
-    definition_pb2.FIFO: "FIFO",
-    definition_pb2.DELAY: "DELAY",
-    definition_pb2.TRANSACTION: "TRANSACTION",
-    definition_pb2.LITE: "LITE",
-    definition_pb2.PRIORITY: "PRIORITY",
-}
 _ENCODINGS = frozenset((definition_pb2.IDENTITY, definition_pb2.GZIP))
 _SYSTEM_PROPERTIES_TAG = b"\x1a"  # field 3 of Message, length-delimited
 
@@ -109,8 +110,11 @@ def tag_hash(tag: str) -> int:
     return zlib.crc32(tag.encode()) or 1
 
 
-def stored_form(message: definition_pb2.Message, now_ms: int) -> Split:
-    """Checks a message and splits it; it is used up. Raises Refused with the API's code for what is wrong with it."""
+def stored_form(message: definition_pb2.Message, now_ms: int, type_: int = definition_pb2.NORMAL) -> Split:
+    """Checks a message for a topic of that type and splits it; it is used up.
+
+    Raises Refused with the API's code for what is wrong with it.
+    """
     size = len(message.body)
     if not size:
         raise Refused(definition_pb2.MESSAGE_BODY_EMPTY, "the message body is empty")
@@ -124,10 +128,10 @@ def stored_form(message: definition_pb2.Message, now_ms: int) -> Split:
     system = message.system_properties
     given: dict[object, Any] = dict(system.ListFields())  # one call: asking for each costs more than the rest
     _check_id(given.get(_ID, ""))
-    if given.get(_TYPE) != definition_pb2.NORMAL:
-        _check_type(system)
-    if not given.keys() <= _ORDINARY:
-        _sort_out(system)
+    if given.get(_TYPE) != type_:
+        _check_type(system, type_)
+    if type_ != definition_pb2.NORMAL or not given.keys() <= _ORDINARY:
+        _sort_out(system, type_)
     if _KEYS in given:
         _check_keys(given[_KEYS])
     hash_ = 0
@@ -199,27 +203,41 @@ def _check_encoding(system: definition_pb2.SystemProperties) -> None:
     system.body_encoding = definition_pb2.IDENTITY
 
 
-def _check_type(system: definition_pb2.SystemProperties) -> None:
-    type_ = system.message_type
-    if type_ in _LATER_TYPES:
+def _check_type(system: definition_pb2.SystemProperties, wanted: int) -> None:
+    """Stubs made from the protocol may leave the type out: then it is what the other properties say."""
+    type_: int = system.message_type
+    if type_ == definition_pb2.MESSAGE_TYPE_UNSPECIFIED:
+        fields = {field.name for field, _value in system.ListFields()}
+        type_ = next((type_ for type_, field in _OF_TYPE.items() if field in fields), definition_pb2.NORMAL)
+    if type_ not in _KNOWN_TYPES:
+        raise Refused(definition_pb2.BAD_REQUEST, f"unknown message type {type_}")
+    if type_ != wanted:
         raise Refused(
             definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
-            f"messages of type {_LATER_TYPES[type_]} are not supported yet, and no topic takes them: send NORMAL ones",
+            f"the topic takes {type_name(wanted)} messages, and this is a {type_name(type_)} one",
         )
-    if type_ != definition_pb2.MESSAGE_TYPE_UNSPECIFIED:
-        raise Refused(definition_pb2.BAD_REQUEST, f"unknown message type {type_}")
-    system.message_type = definition_pb2.NORMAL
+    system.message_type = type_  # type: ignore[assignment]
 
 
-def _sort_out(system: definition_pb2.SystemProperties) -> None:
-    for field, _value in system.ListFields():
-        if field in _ORDINARY:
+def _sort_out(system: definition_pb2.SystemProperties, type_: int) -> None:
+    """Refuses what belongs to messages of other types, and drops what only the broker says."""
+    own = _OF_TYPE.get(type_)
+    fields = [field for field, _value in system.ListFields()]
+    if own is not None and all(field.name != own for field in fields):
+        raise Refused(definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, f"a {type_name(type_)} message needs a {own}")
+    for field in fields:
+        if field in _ORDINARY or field.name == own:
             continue
         if field not in _OF_DELIVERY:
             raise Refused(
-                definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE, f"a NORMAL message cannot have a {field.name}"
+                definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
+                f"a {type_name(type_)} message cannot have a {field.name}",
             )
         system.ClearField(field.name)  # type: ignore[arg-type]
+
+
+def type_name(type_: int) -> str:
+    return definition_pb2.MessageType.Name(type_)  # type: ignore[arg-type]
 
 
 def join(head: bytes, tail: bytes) -> bytes:

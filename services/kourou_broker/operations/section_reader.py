@@ -88,6 +88,17 @@ class SectionReader:
         section = self.cached(entry) or await self.read(entry)
         return section.message(offset - entry.base)
 
+    async def held(self, position: int, index: int) -> StoredMessage | None:
+        """One message of a HELD section; None if its segment is gone. It has no offset: -1."""
+        header_end = position + SECTION_HEADER_BYTES
+        if position < self._log.first_position or header_end > self._log.durable_position:
+            return None
+        head = await self._log.read(position, SECTION_HEADER_BYTES)
+        length = SECTION_HEADER_BYTES + int.from_bytes(head[-4:], "little")
+        section, _end = parse_section(await self._log.read(position, length), 0, position)
+        _whens, stored_ms, messages = records.read_held(section)
+        return MessageSection(section, position, stored_ms[index], messages).message(index)._replace(offset=-1)
+
     async def stored_ms(self, queue: Queue, offset: int) -> int | None:
         """When the message at the offset, or the first one after it, was stored; None if nothing is there."""
         copy = queue.carried.get(offset)

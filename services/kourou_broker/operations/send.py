@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.definitions import Definitions, can_write
 from kourou_broker.operations.journal import Journal, OnStored
-from kourou_broker.operations.message import stored_form
+from kourou_broker.operations.message import stored_form, type_name
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Topic
 from kourou_service.clock import Clock
@@ -35,10 +35,18 @@ class Sending:
         if any(message.topic != resource for message in messages):
             raise Refused(definition_pb2.BAD_REQUEST, "the messages of one request must have one topic")
         now_ms = self._clock.now_ms()
+        if topic.type != definition_pb2.NORMAL:
+            self._send_typed(topic, messages, now_ms, on_stored)
+            return
         parts = [stored_form(message, now_ms) for message in messages]
         self._journal.store(
             topic, definition_pb2.NORMAL, [part.row for part in parts], [part.body for part in parts], on_stored
         )
+
+    def _send_typed(
+        self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored
+    ) -> None:
+        raise Refused(definition_pb2.UNSUPPORTED, f"topics of type {type_name(topic.type)} are not supported yet")
 
     def _check_writable(self, topic: Topic) -> None:
         if self.refused_reason:

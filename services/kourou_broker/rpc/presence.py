@@ -22,7 +22,33 @@ _CONSUMERS = frozenset(
     )
 )
 _LITE = frozenset((definition_pb2.LITE_PUSH_CONSUMER, definition_pb2.LITE_SIMPLE_CONSUMER))
+_MAX_UNSENT = 1024
 _KNOWN = _CONSUMERS | {definition_pb2.PRODUCER}
+
+
+class _Speaking:
+    """What the broker says on a telemetry stream: answers and commands, one after the other."""
+
+    def __init__(self, call: StreamCall) -> None:
+        self._call = call
+        self._commands: asyncio.Queue[service_pb2.TelemetryCommand] = asyncio.Queue()
+        self._writer = asyncio.ensure_future(self._write())
+
+    def send(self, command: service_pb2.TelemetryCommand) -> None:
+        if self._commands.qsize() < _MAX_UNSENT:  # a client that does not read must not fill the memory
+            self._commands.put_nowait(command)
+
+    async def flush(self) -> None:
+        await self._commands.join()
+
+    def close(self) -> None:
+        self._writer.cancel()
+
+    async def _write(self) -> None:
+        while True:
+            command = await self._commands.get()
+            await _send(self._call, command)
+            self._commands.task_done()
 
 
 class PresenceDoor:
@@ -47,14 +73,16 @@ class PresenceDoor:
         except Refused as problem:
             await _send(call, service_pb2.TelemetryCommand(status=status(problem.code, problem.message)))
             return
-        self._clients.stream_opened(client)
+        stream = _Speaking(call)
+        self._clients.stream_opened(client, stream)
         try:
             while (data := await self._next(call)) is not None:
                 command = parse(service_pb2.TelemetryCommand, data)
                 if command.HasField("settings"):
-                    await self._take_settings(client, command.settings, call)
+                    await self._take_settings(client, command.settings, stream)
         finally:
-            self._clients.stream_closed(client)
+            self._clients.stream_closed(client, stream)
+            stream.close()
 
     async def _next(self, call: StreamCall) -> bytes | None:
         receive = asyncio.ensure_future(call.receive())
@@ -68,15 +96,16 @@ class PresenceDoor:
             receive.cancel()
             closing.cancel()
 
-    async def _take_settings(self, client: Client, settings: definition_pb2.Settings, call: StreamCall) -> None:
+    async def _take_settings(self, client: Client, settings: definition_pb2.Settings, stream: "_Speaking") -> None:
         try:
             answer = await self._settings(client, settings)
         except Refused as problem:
             # Official clients do not look at a status alone: they would wait for settings, while the end of the stream
             # makes them fail to start with this text.
-            await _send(call, service_pb2.TelemetryCommand(status=status(problem.code, problem.message)))
+            stream.send(service_pb2.TelemetryCommand(status=status(problem.code, problem.message)))
+            await stream.flush()
             raise AbortCall(StatusCode.INVALID_ARGUMENT, problem.message) from None
-        await _send(call, answer)
+        stream.send(answer)
 
     async def _settings(self, client: Client, settings: definition_pb2.Settings) -> service_pb2.TelemetryCommand:
         """The answer to settings that are taken. Raises Refused."""

@@ -37,6 +37,16 @@ class _Responses:
             entry.offset = offset
         return response.SerializeToString()
 
+    def encode_held(self, message_ids: Sequence[str], where: Stored) -> bytes:
+        handles = where.recall_handles or ("",) * len(message_ids)
+        entries = [
+            service_pb2.SendResultEntry(
+                status=OK, message_id=message_id, recall_handle=handle, transaction_id=where.transaction_id
+            )
+            for message_id, handle in zip(message_ids, handles, strict=True)
+        ]
+        return service_pb2.SendMessageResponse(status=OK, entries=entries).SerializeToString()
+
     def _make(self, count: int) -> _Response:
         response = service_pb2.SendMessageResponse(status=OK)
         made = response, [response.entries.add(status=OK) for _ in range(count)]
@@ -63,7 +73,10 @@ class _Send:
         if isinstance(where, Refused):
             self.refuse(where)
             return
-        response = self._responses.encode(self.message_ids, where.base)
+        if where.recall_handles or where.transaction_id:
+            response = self._responses.encode_held(self.message_ids, where)
+        else:
+            response = self._responses.encode(self.message_ids, where.base)
         trailing = ((STORED_HEADER, f"{where.queue}.{where.position}.{where.place}"),)
         self._call.reply(response, trailing)
         self._meter.done(self._started, definition_pb2.OK, self.followed)

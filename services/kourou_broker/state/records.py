@@ -26,8 +26,7 @@ class Kind(IntEnum):
     TRIM = 7
     CARRY = 8
     BROKER = 9
-    # 16 TIMER_FIRED, 17 TRANSACTION_END, 18 RECALL: kept for delayed and transactional messages, whose MESSAGES
-    # sections are told by their type and do not enter a queue until one of these says so.
+    HELD = 10
 
 
 class Fate(IntEnum):
@@ -63,6 +62,29 @@ class Lease:
 def messages(type_: int, topic: int, queue: int, base: int, rows: Sequence[bytes], bodies: Sequence[bytes]) -> Section:
     """Messages entering a queue at offset base. rows are MESSAGE_ROWs, bodies what they measure, in the same order."""
     return Section(Kind.MESSAGES, type_, topic, queue, base, len(rows), b"".join((*rows, *bodies)))
+
+
+def held(
+    type_: int,
+    topic: int,
+    whens: Sequence[int],
+    stored_ms: Sequence[int],
+    rows: Sequence[bytes],
+    bodies: Sequence[bytes],
+) -> Section:
+    """Messages that no consumer may see yet: delayed or half ones. They are in no queue.
+
+    whens: for each of them the time (ms) when it is due, or when its producer is to be asked what became of it.
+    """
+    payload = b"".join((array("Q", whens).tobytes(), array("Q", stored_ms).tobytes(), *rows, *bodies))
+    return Section(Kind.HELD, type_, topic, 0, 0, len(rows), payload)
+
+
+def read_held(section: Section) -> tuple[Sequence[int], Sequence[int], bytes]:
+    """-> whens, when they were first stored (ms), the messages in the form of a MESSAGES section's payload."""
+    size = 8 * section.count
+    whens, stored_ms = array("Q", bytes(section.payload[:size])), array("Q", bytes(section.payload[size : 2 * size]))
+    return whens, stored_ms, section.payload[2 * size :]
 
 
 def topic(definition: record_pb2.Topic) -> Section:

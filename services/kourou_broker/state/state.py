@@ -10,7 +10,7 @@ from kourou_broker.state.definitions import Carried, Group, Name, Queue, Topic, 
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Kind
 
-_QUEUED_TYPES = frozenset((definition_pb2.NORMAL, definition_pb2.FIFO))
+_QUEUED_TYPES = frozenset(definition_pb2.MessageType.values()) - {definition_pb2.MESSAGE_TYPE_UNSPECIFIED}
 
 
 class UnknownRecord(Exception):

@@ -36,6 +36,8 @@ class TopicType(StrEnum):
     FIFO = "fifo"
     DELAY = "delay"
     TRANSACTION = "transaction"
+    PRIORITY = "priority"
+    LITE = "lite"
 
 
 @app.command()
