@@ -1,6 +1,6 @@
 """Sending: all messages of a call or none, in consecutive places of one queue."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.definitions import Definitions, can_write
@@ -14,6 +14,10 @@ from kourou_service.refusal import Refused
 MAX_MESSAGES = 4096
 
 
+Store = Callable[[Topic, Sequence[definition_pb2.Message], int, OnStored], None]
+"""Takes the topic, the messages of one call (which it uses up), the time now (ms), and whom to tell."""
+
+
 class Sending:
     def __init__(self, state: State, definitions: Definitions, journal: Journal, clock: Clock) -> None:
         self._state = state
@@ -22,6 +26,8 @@ class Sending:
         self._clock = clock
         self.refused_reason = ""
         """Why this broker takes no messages although its permission allows it; empty when it does."""
+        self.by_type: dict[int, Store] = {}
+        """How messages of topics other than NORMAL ones are stored."""
 
     def send(self, messages: Sequence[definition_pb2.Message], on_stored: OnStored) -> None:
         """on_stored is called when all are durable. Raises Refused, and then none is stored. Uses the messages up."""
@@ -36,17 +42,15 @@ class Sending:
             raise Refused(definition_pb2.BAD_REQUEST, "the messages of one request must have one topic")
         now_ms = self._clock.now_ms()
         if topic.type != definition_pb2.NORMAL:
-            self._send_typed(topic, messages, now_ms, on_stored)
+            store = self.by_type.get(topic.type)
+            if store is None:
+                raise Refused(definition_pb2.UNSUPPORTED, f"{type_name(topic.type)} topics are not supported yet")
+            store(topic, messages, now_ms, on_stored)
             return
         parts = [stored_form(message, now_ms) for message in messages]
         self._journal.store(
             topic, definition_pb2.NORMAL, [part.row for part in parts], [part.body for part in parts], on_stored
         )
-
-    def _send_typed(
-        self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored
-    ) -> None:
-        raise Refused(definition_pb2.UNSUPPORTED, f"topics of type {type_name(topic.type)} are not supported yet")
 
     def _check_writable(self, topic: Topic) -> None:
         if self.refused_reason:
