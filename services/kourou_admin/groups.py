@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code, RetryPolicy
+from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeGroupRequest,
     ChangeGroupResponse,
@@ -15,15 +16,14 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ListGroupsResponse,
 )
 from kourou.protocol.kourou.admin.v1.admin_pb2 import Group as GroupView
-from kourou.protocol.kourou.log.v1.record_pb2 import Assignment, Group, Order
+from kourou.protocol.kourou.log.v1.record_pb2 import Assignment, Group, Order, Start
 from kourou_admin.copies import GroupCopies
 from kourou_admin.definitions import Holding, check_group_name
 from kourou_admin.outcomes import overall, reading
-from kourou_service.client_settings import DEFAULT_MAX_ATTEMPTS
+from kourou_service.client_settings import default_retry
 from kourou_service.clock import Clock
+from kourou_service.group_rules import check_group
 from kourou_service.refusal import Refused
-
-MAX_ATTEMPTS = 1000
 
 
 class Groups:
@@ -33,8 +33,13 @@ class Groups:
 
     async def create(self, request: CreateGroupRequest) -> CreateGroupResponse:
         check_group_name(request.name)
-        wanted = Group(name=request.name, order=Order.ORDER_CONCURRENT, assignment=Assignment.ASSIGNMENT_EXCLUSIVE)
-        wanted.retry.max_attempts = DEFAULT_MAX_ATTEMPTS
+        wanted = Group(
+            name=request.name,
+            order=Order.ORDER_CONCURRENT,
+            assignment=Assignment.ASSIGNMENT_EXCLUSIVE,
+            retry=default_retry(),
+            start=Start.START_FIRST,
+        )
         _apply(request.settings, wanted)
         async with self._copies.changing:
             census = await self._copies.census()
@@ -52,7 +57,7 @@ class Groups:
     async def change(self, request: ChangeGroupRequest) -> ChangeGroupResponse:
         check_group_name(request.name)
         if not request.settings.ListFields():
-            raise Refused(Code.BAD_REQUEST, "nothing to change was given: the attempts, the order or the assignment")
+            raise Refused(Code.BAD_REQUEST, "nothing to change was given")
         async with self._copies.changing:
             census = await self._copies.census()
             holding = census.holding(request.name)
@@ -98,24 +103,58 @@ class Groups:
 
 
 def _apply(settings: GroupSettings, group: Group) -> None:
-    """What is absent keeps its value."""
+    """What is absent keeps its value. Raises Refused for what a group cannot have."""
+    group.start = group.start or Start.START_FIRST  # groups of earlier versions do not say
     if settings.HasField("max_attempts"):
-        if not 1 <= settings.max_attempts <= MAX_ATTEMPTS:
-            raise Refused(Code.BAD_REQUEST, f"{settings.max_attempts} attempts; 1 to {MAX_ATTEMPTS} can be")
         group.retry.max_attempts = settings.max_attempts
+    if settings.HasField("backoff"):
+        _apply_backoff(settings.backoff, group.retry)
     if settings.HasField("order"):
-        if settings.order not in (Order.ORDER_CONCURRENT, Order.ORDER_FIFO):
-            raise Refused(Code.BAD_REQUEST, "the order has to be concurrent or fifo")
         group.order = settings.order
     if settings.HasField("assignment"):
-        if settings.assignment not in (Assignment.ASSIGNMENT_EXCLUSIVE, Assignment.ASSIGNMENT_SHARED):
-            raise Refused(Code.BAD_REQUEST, "the assignment has to be exclusive or shared")
         group.assignment = settings.assignment
+    if settings.HasField("start"):
+        group.start = settings.start
+        group.ClearField("start_ms")
+    if settings.HasField("start_time"):
+        if group.start != Start.START_TIME:
+            raise Refused(Code.BAD_REQUEST, "a time to start at was given, but not that the group starts at a time")
+        group.start_ms = _milliseconds(settings.start_time)
+    check_group(group)
+
+
+def _apply_backoff(backoff: RetryPolicy, retry: RetryPolicy) -> None:
+    """The number of attempts stays: after the last step of a customized backoff, its wait goes on to hold."""
+    strategy = backoff.WhichOneof("strategy")
+    if strategy is None or (strategy == "customized_backoff" and not backoff.customized_backoff.next):
+        raise Refused(Code.BAD_REQUEST, "the backoff has neither steps nor a curve")
+    max_attempts = retry.max_attempts
+    retry.CopyFrom(backoff)
+    retry.max_attempts = max_attempts
+
+
+def _milliseconds(time: Timestamp) -> int:
+    try:
+        time_ms = time.ToMilliseconds()
+    except ValueError:
+        time_ms = 0
+    if time_ms <= 0:
+        raise Refused(Code.BAD_REQUEST, "the time to start at is not between 1970 and 9999")
+    return time_ms
 
 
 def _view(holding: Holding[Group]) -> GroupView:
     newest = holding.newest or Group()
-    settings = GroupSettings(max_attempts=newest.retry.max_attempts, order=newest.order, assignment=newest.assignment)
+    settings = GroupSettings(
+        max_attempts=newest.retry.max_attempts,
+        order=newest.order,
+        assignment=newest.assignment,
+        start=newest.start or Start.START_FIRST,
+    )
+    settings.backoff.CopyFrom(newest.retry)
+    settings.backoff.ClearField("max_attempts")
+    if newest.start == Start.START_TIME:
+        settings.start_time.FromMilliseconds(newest.start_ms)
     return GroupView(
         name=newest.name,
         settings=settings,

@@ -79,7 +79,7 @@ class Operator:
         shared: bool = False,
         backoff_s: Sequence[int] = (1,),
     ) -> str:
-        """With a backoff for tests, which the admin API does not offer: straight at the brokers."""
+        """Straight at the brokers, with a short backoff."""
         now_ms = time.time_ns() // 1_000_000
         steps = [Duration(seconds=step) for step in backoff_s]
         group = record_pb2.Group(

@@ -240,9 +240,16 @@ def topic_definition(name: str, queues: int = 1, version: int = 1, **fields: Any
 
 
 def group_definition(
-    name: str, max_attempts: int = 16, backoff_s: Sequence[float] = (), version: int = 1, **fields: Any
+    name: str,
+    max_attempts: int = 16,
+    backoff_s: Sequence[float] = (),
+    version: int = 1,
+    retry: definition_pb2.RetryPolicy | None = None,
+    **fields: Any,
 ) -> record_pb2.Group:
-    retry = definition_pb2.RetryPolicy(max_attempts=max_attempts)
-    for step_s in backoff_s:
-        retry.customized_backoff.next.add().FromMilliseconds(int(step_s * 1000))
+    """`retry` stands instead of attempts and backoff."""
+    if retry is None:
+        retry = definition_pb2.RetryPolicy(max_attempts=max_attempts)
+        for step_s in backoff_s:
+            retry.customized_backoff.next.add().FromMilliseconds(int(step_s * 1000))
     return record_pb2.Group(name=definition_pb2.Resource(name=name), retry=retry, version=version, **fields)

@@ -1,6 +1,5 @@
 """Topics, groups and the broker's own permission: kept in the log, changed by version."""
 
-import math
 from collections.abc import Callable
 
 from kourou.limits import MAX_QUEUES
@@ -13,12 +12,11 @@ from kourou_broker.state import State, records
 from kourou_broker.state.definitions import Group, Name, Topic, name_of
 from kourou_service.client_settings import DEFAULT_MAX_ATTEMPTS, default_retry
 from kourou_service.clock import Clock
+from kourou_service.group_rules import check_group
 from kourou_service.refusal import Refused
 
 MAX_TOPICS = 100_000
 MAX_GROUPS = 100_000
-MAX_ATTEMPTS = 1000
-MAX_BACKOFF_MS = 12 * 3_600_000
 
 
 class Definitions:
@@ -136,17 +134,15 @@ class Definitions:
         return stored
 
     def _check_group(self, definition: record_pb2.Group, known: Group | None) -> None:
-        if not definition.retry.max_attempts:
-            definition.retry.max_attempts = DEFAULT_MAX_ATTEMPTS
-        if not 1 <= definition.retry.max_attempts <= MAX_ATTEMPTS:
-            raise Refused(definition_pb2.BAD_REQUEST, f"max attempts must be 1 to {MAX_ATTEMPTS}")
-        if definition.retry.WhichOneof("strategy") is None:
-            definition.retry.MergeFrom(default_retry(definition.retry.max_attempts))
-        _check_backoff(definition.retry)
+        """What is not set has its default: so it is with groups of earlier versions."""
+        retry = definition.retry
+        retry.max_attempts = retry.max_attempts or DEFAULT_MAX_ATTEMPTS
+        if retry.WhichOneof("strategy") is None:
+            retry.MergeFrom(default_retry(retry.max_attempts))
         definition.order = definition.order or record_pb2.ORDER_CONCURRENT
         definition.assignment = definition.assignment or record_pb2.ASSIGNMENT_EXCLUSIVE
-        if definition.order not in _ORDERS or definition.assignment not in _ASSIGNMENTS:
-            raise Refused(definition_pb2.BAD_REQUEST, "unknown order or assignment of a group")
+        definition.start = definition.start or record_pb2.START_FIRST
+        check_group(definition)
         if known is None and len(self._state.groups) >= MAX_GROUPS:
             raise Refused(definition_pb2.TOO_MANY_REQUESTS, f"the broker holds {MAX_GROUPS} groups, its limit")
 
@@ -162,21 +158,7 @@ class Definitions:
         self.on_topic(Name("", ""))
 
 
-def _check_backoff(retry: definition_pb2.RetryPolicy) -> None:
-    """Raises Refused for waits below zero or over the limit, a multiplier that is no number, or too many steps."""
-    exponential, steps = retry.exponential_backoff, retry.customized_backoff.next
-    waits = (exponential.initial, exponential.max, *steps)
-    if len(steps) > MAX_ATTEMPTS or not all(0 <= wait.ToMilliseconds() <= MAX_BACKOFF_MS for wait in waits):
-        raise Refused(
-            definition_pb2.BAD_REQUEST, f"a backoff has at most {MAX_ATTEMPTS} steps of 0 to {MAX_BACKOFF_MS} ms"
-        )
-    if retry.HasField("exponential_backoff") and not 0 < exponential.multiplier < math.inf:
-        raise Refused(definition_pb2.BAD_REQUEST, f"a backoff cannot be multiplied by {exponential.multiplier}")
-
-
 _TYPES = frozenset(definition_pb2.MessageType.values()) - {definition_pb2.MESSAGE_TYPE_UNSPECIFIED}
-_ORDERS = frozenset((record_pb2.ORDER_CONCURRENT, record_pb2.ORDER_FIFO))
-_ASSIGNMENTS = frozenset((record_pb2.ASSIGNMENT_EXCLUSIVE, record_pb2.ASSIGNMENT_SHARED))
 _PERMISSIONS = frozenset((definition_pb2.NONE, definition_pb2.READ, definition_pb2.WRITE, definition_pb2.READ_WRITE))
 _READABLE = frozenset((definition_pb2.READ, definition_pb2.READ_WRITE))
 _WRITABLE = frozenset((definition_pb2.WRITE, definition_pb2.READ_WRITE))

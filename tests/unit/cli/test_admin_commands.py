@@ -39,9 +39,38 @@ def test_the_life_of_a_group(kourou: Command) -> None:
     kourou.ok("group", "change", "readers", "--max-attempts", "4")
     group = json.loads(kourou.ok("group", "show", "readers", "--json"))
     assert (group["max_attempts"], group["order"], group["assignment"]) == (4, "fifo", "shared")
+    assert (group["backoff"][:14], group["from"]) == ("10s,30s,1m,2m,", "first")
     assert "readers" in kourou.ok("group", "list")
     kourou.ok("group", "delete", "readers", "--yes")
     assert "no groups" in kourou("group", "list").stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("10s,30s,1m", "10s,30s,1m"),
+        ("60s, 1.5s,0s,500ms,2h", "1m,1500ms,0s,500ms,2h"),
+        ("exponential:1s,2,10m", "exponential:1s,2,10m"),
+        ("exponential:1s,1.5,90s", "exponential:1s,1.5,90s"),
+    ],
+)
+def test_a_groups_backoff(kourou: Command, given: str, shown: str) -> None:
+    kourou.ok("group", "create", "readers", "--backoff", "5s")
+    kourou.ok("group", "change", "readers", "--backoff", given)
+    assert json.loads(kourou.ok("group", "show", "readers", "--json"))["backoff"] == shown
+    assert shown in kourou.ok("group", "list")
+    kourou.ok("group", "create", "others", "--backoff", shown)
+    assert kourou.brokers["broker-a"].groups["others"].retry == kourou.brokers["broker-a"].groups["readers"].retry
+
+
+def test_where_a_group_starts(kourou: Command) -> None:
+    kourou.ok("group", "create", "readers", "--from", "last")
+    assert json.loads(kourou.ok("group", "show", "readers", "--json"))["from"] == "last"
+    kourou.ok("group", "change", "readers", "--from", "2026-11-01T12:00:00.250+00:00")
+    assert kourou.brokers["broker-a"].groups["readers"].start_ms == 1_793_534_400_250
+    shown = json.loads(kourou.ok("group", "show", "readers", "--json"))["from"]
+    kourou.ok("group", "create", "others", "--from", shown)
+    assert kourou.brokers["broker-a"].groups["others"].start_ms == 1_793_534_400_250
 
 
 def test_namespaces_are_written_with_a_slash(kourou: Command) -> None:
@@ -54,9 +83,15 @@ def test_refusals_are_one_line_on_stderr(kourou: Command) -> None:
     for args, reason in (
         (("topic", "create", "flights"), "exists on broker-a, broker-b already"),
         (("topic", "create", "a b"), "has a character other than"),
-        (("topic", "create", "x", "--type", "fifo"), "come with a later release"),
         (("topic", "change", "flights", "--queues", "7"), "fewer would cut off"),
         (("topic", "show", "other"), "there is no topic other"),
+        (("group", "create", "g", "--backoff", ""), "the backoff is empty"),
+        (("group", "create", "g", "--backoff", "10s,soon"), "'soon' is no span of time: a number and ms, s, m, h or d"),
+        (("group", "create", "g", "--backoff", "-1s"), "'-1s' is no span of time"),
+        (("group", "create", "g", "--backoff", "exponential:1s,2"), "is no backoff: exponential:FIRST,FACTOR,MAX"),
+        (("group", "create", "g", "--backoff", "exponential:1s,2,500ms"), "cannot begin with 1000 ms and have at most"),
+        (("group", "create", "g", "--backoff", "1d"), "a backoff of 86400000 ms; 0 to 43200000 ms can be"),
+        (("group", "create", "g", "--from", "yesterday"), "a group starts from first, last or a time; 'yesterday'"),
         (("group", "change", "other", "--max-attempts", "2"), "there is no group other"),
         (("broker", "show", "broker-z"), "there is no broker"),
         (("broker", "off", "broker-z"), "there is no broker"),

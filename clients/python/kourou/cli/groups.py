@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from kourou.cli import admin as admin_service
+from kourou.cli.backoffs import BACKOFF_HELP, backoff, backoff_text
+from kourou.cli.errors import CommandError
 from kourou.cli.options import DEFAULT_ADMIN, Admin, GroupName, Json, Yes, resource, shown
 from kourou.cli.output import show_fields, show_rows
 from kourou.cli.root import warn
+from kourou.cli.times import TIME_HELP, milliseconds, timestamp
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeGroupRequest,
@@ -41,12 +45,21 @@ _ASSIGNMENTS = {
     Assignment.SHARED: record_pb2.ASSIGNMENT_SHARED,
 }
 
+_STARTS = {"first": record_pb2.START_FIRST, "last": record_pb2.START_LAST}
+
 MaxAttempts = Annotated[
     int | None, typer.Option(min=1, max=1000, help="Deliveries of a message before it goes to the dead-letter topic.")
 ]
 OrderOption = Annotated[Order | None, typer.Option("--order", help="Order within message groups; fifo comes later.")]
 AssignmentOption = Annotated[
     Assignment | None, typer.Option("--assignment", help="Each queue to one member, or all members share all queues.")
+]
+BackoffOption = Annotated[str | None, typer.Option("--backoff", metavar="BACKOFF", help=BACKOFF_HELP)]
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="first|last|TIME", help=f"Where it begins in a queue that it has never read. {TIME_HELP}"
+    ),
 ]
 
 
@@ -56,10 +69,14 @@ def create(
     max_attempts: MaxAttempts = None,
     order: OrderOption = None,
     assignment: AssignmentOption = None,
+    backoff_given: BackoffOption = None,
+    start: StartOption = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:
-    """Create a consumer group, on all brokers (16 attempts, concurrent, exclusive unless told otherwise)."""
-    request = CreateGroupRequest(name=resource(name), settings=_settings(max_attempts, order, assignment))
+    """Create a consumer group, on all brokers (16 attempts over hours, concurrent, exclusive, from the first message,
+    unless told otherwise)."""
+    settings = _settings(max_attempts, order, assignment, backoff_given, start)
+    request = CreateGroupRequest(name=resource(name), settings=settings)
     response = admin_service.call(admin, admin_rpc.CREATE_GROUP, request)
     print(f"group {shown(response.group.name)} created on {admin_service.done_by(response.outcomes)}")
     admin_service.refuse_partial(response.outcomes)
@@ -70,7 +87,7 @@ def list_groups(json: Json = False, admin: Admin = DEFAULT_ADMIN) -> None:
     """List all consumer groups."""
     response = admin_service.call(admin, admin_rpc.LIST_GROUPS, ListGroupsRequest())
     rows = [_row(group) for group in response.groups]
-    columns = ["name", "max_attempts", "order", "assignment", "brokers", "differing_brokers"]
+    columns = ["name", "max_attempts", "order", "assignment", "backoff", "from", "brokers", "differing_brokers"]
     show_rows(rows, json, columns, "no groups; `kourou group create NAME` makes one")
     admin_service.warn_missing(response.failures)
 
@@ -92,10 +109,13 @@ def change(
     max_attempts: MaxAttempts = None,
     order: OrderOption = None,
     assignment: AssignmentOption = None,
+    backoff_given: BackoffOption = None,
+    start: StartOption = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:
     """Change what is given; the rest stays."""
-    request = ChangeGroupRequest(name=resource(name), settings=_settings(max_attempts, order, assignment))
+    settings = _settings(max_attempts, order, assignment, backoff_given, start)
+    request = ChangeGroupRequest(name=resource(name), settings=settings)
     response = admin_service.call(admin, admin_rpc.CHANGE_GROUP, request)
     print(f"group {name} changed on {admin_service.done_by(response.outcomes)}")
     admin_service.refuse_partial(response.outcomes)
@@ -111,13 +131,39 @@ def delete(name: GroupName, yes: Yes = False, admin: Admin = DEFAULT_ADMIN) -> N
     admin_service.refuse_partial(response.outcomes)
 
 
-def _settings(max_attempts: int | None, order: Order | None, assignment: Assignment | None) -> GroupSettings:
+def _settings(
+    max_attempts: int | None,
+    order: Order | None,
+    assignment: Assignment | None,
+    backoff_given: str | None,
+    start: str | None,
+) -> GroupSettings:
     settings = GroupSettings(max_attempts=max_attempts)
+    if backoff_given is not None:
+        settings.backoff.CopyFrom(backoff(backoff_given))
+    if start is not None:
+        _set_start(settings, start)
     if order is not None:
         settings.order = _ORDERS[order]
     if assignment is not None:
         settings.assignment = _ASSIGNMENTS[assignment]
     return settings
+
+
+def _set_start(settings: GroupSettings, text: str) -> None:
+    settings.start = _STARTS.get(text, record_pb2.START_TIME)
+    if text not in _STARTS:
+        try:
+            settings.start_time.CopyFrom(timestamp(text))
+        except CommandError as fault:
+            raise CommandError(f"a group starts from first, last or a time; {fault}") from None
+
+
+def _start_text(settings: GroupSettings) -> str:
+    """As --from takes it."""
+    if settings.start == record_pb2.START_TIME:
+        return datetime.fromtimestamp(milliseconds(settings.start_time) / 1000, UTC).astimezone().isoformat()
+    return record_pb2.Start.Name(settings.start).removeprefix("START_").lower()
 
 
 def _row(group: Group) -> dict[str, Any]:
@@ -127,6 +173,8 @@ def _row(group: Group) -> dict[str, Any]:
         "max_attempts": settings.max_attempts,
         "order": record_pb2.Order.Name(settings.order).removeprefix("ORDER_").lower(),
         "assignment": record_pb2.Assignment.Name(settings.assignment).removeprefix("ASSIGNMENT_").lower(),
+        "backoff": backoff_text(settings.backoff),
+        "from": _start_text(settings),
         "version": group.version,
         "brokers": list(group.brokers),
         "differing_brokers": list(group.differing_brokers),
