@@ -38,7 +38,7 @@ from kourou.errors import (
     Unsupported,
 )
 from kourou.filters import Sql
-from kourou.message import Message, ReceivedMessage, SendResult
+from kourou.message import Message, MessageType, ReceivedMessage, SendResult
 from kourou.message_id import OffsetMessageId
 from kourou.producer import AsyncProducer
 from kourou.push_consumer import AsyncPushConsumer
@@ -62,6 +62,7 @@ __all__ = [
     "KourouError",
     "Message",
     "MessageTooLarge",
+    "MessageType",
     "NotFound",
     "OffsetMessageId",
     "PartialFailure",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from kourou.errors import CorruptMessage, InvalidArgument
 from kourou.limits import MAX_BODY_BYTES
@@ -17,11 +19,40 @@ from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 
 _HOST = socket.gethostname()
 _GZIP_WBITS = zlib.MAX_WBITS | 16
+_LITE_TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+class MessageType(StrEnum):
+    """What a message is, and what the topic has to be that takes it."""
+
+    NORMAL = "normal"
+    FIFO = "fifo"
+    """In order within its message group."""
+    DELAY = "delay"
+    """Delivered from a time on that the sender sets."""
+    TRANSACTION = "transaction"
+    """Delivered once its transaction is committed."""
+    LITE = "lite"
+    """In order within its lite topic, a small topic inside a topic."""
+    PRIORITY = "priority"
+
+
+_WIRE_TYPE = {
+    MessageType.NORMAL: v2.NORMAL,
+    MessageType.FIFO: v2.FIFO,
+    MessageType.DELAY: v2.DELAY,
+    MessageType.TRANSACTION: v2.TRANSACTION,
+    MessageType.LITE: v2.LITE,
+    MessageType.PRIORITY: v2.PRIORITY,
+}
+_TYPE_OF_WIRE = {wire: type_ for type_, wire in _WIRE_TYPE.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message to send. Raises InvalidArgument when no broker would take it."""
+    """A message to send. Raises InvalidArgument when no broker would take it.
+
+    At most one of message_group, delivery_time, priority and lite_topic is set, and makes it a message of that type."""
 
     topic: str
     body: bytes
@@ -31,12 +62,34 @@ class Message:
     keys: Sequence[str] = ()
     """By which it can be found later, such as an order number."""
     properties: Mapping[str, str] = field(default_factory=dict[str, str])
+    message_group: str | None = None
+    """FIFO: messages of one group are delivered in the order in which they were sent."""
+    delivery_time: datetime | None = None
+    """DELAY: no consumer sees it before; with its time zone, as in `datetime.now(UTC) + timedelta(minutes=5)`. What is
+    past already is delivered at once."""
+    priority: int | None = None
+    """PRIORITY: from 0; higher ones are delivered first. A queue of a broker is a level, the last also all above it."""
+    lite_topic: str | None = None
+    """LITE: 1 to 64 letters, digits, _ and -. It comes to be with its first message."""
 
     def __post_init__(self) -> None:
         fault = topic_fault(self.topic) or _body_fault(self.body) or _tag_fault(self.tag)
         fault = fault or _keys_fault(self.keys) or _properties_fault(self.properties)
+        if self.type is not MessageType.NORMAL:
+            fault = fault or _type_fault(self)
         if fault:
             raise InvalidArgument(fault)
+
+    @property
+    def type(self) -> MessageType:
+        """What it is by the fields that are set; TRANSACTION is nothing that a message is by itself."""
+        if self.message_group is not None:
+            return MessageType.FIFO
+        if self.delivery_time is not None:
+            return MessageType.DELAY
+        if self.priority is not None:
+            return MessageType.PRIORITY
+        return MessageType.NORMAL if self.lite_topic is None else MessageType.LITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +103,13 @@ class SendResult:
     topic: str
     broker: str
     queue_id: int
-    """The broker chooses it."""
+    """The broker chooses it. -1 while the message is in no queue: delayed, or of an open transaction."""
     offset: int
-    """The position in its queue."""
+    """The position in its queue; -1 as above."""
+    recall_handle: str | None = None
+    """Of a delayed message: `Producer.recall` takes it back."""
+    transaction_id: str | None = None
+    """Of a message in a transaction."""
 
 
 class ReceivedMessage:
@@ -82,6 +139,31 @@ class ReceivedMessage:
             gzipped = self._message.system_properties.body_encoding == v2.GZIP
             self._body = _gunzip(self._message.body, self.message_id) if gzipped else self._message.body
         return self._body
+
+    @property
+    def type(self) -> MessageType:
+        return _TYPE_OF_WIRE.get(self._message.system_properties.message_type, MessageType.NORMAL)
+
+    @property
+    def message_group(self) -> str | None:
+        system = self._message.system_properties
+        return system.message_group if system.HasField("message_group") else None
+
+    @property
+    def delivery_time(self) -> datetime | None:
+        """The time that the sender of a delayed message set."""
+        system = self._message.system_properties
+        return _datetime(system.delivery_timestamp) if system.HasField("delivery_timestamp") else None
+
+    @property
+    def priority(self) -> int | None:
+        system = self._message.system_properties
+        return system.priority if system.HasField("priority") else None
+
+    @property
+    def lite_topic(self) -> str | None:
+        system = self._message.system_properties
+        return system.lite_topic if system.HasField("lite_topic") else None
 
     @property
     def message_id(self) -> str:
@@ -147,6 +229,23 @@ class ReceivedMessage:
 
 def to_protobuf(message: Message, message_id: str, born: Timestamp) -> v2.Message:
     """The message as it is sent; the queue is set later, for each attempt."""
+    encoded = _common(message, message_id, born)
+    type_ = message.type
+    if type_ is not MessageType.NORMAL:
+        _set_type(encoded.system_properties, message, type_)
+    return encoded
+
+
+def to_half_message(message: Message, message_id: str, born: Timestamp) -> v2.Message:
+    """The message as it begins a transaction. Raises InvalidArgument when it is of another type by itself."""
+    if message.type is not MessageType.NORMAL:
+        raise InvalidArgument(f"a {message.type} message cannot be part of a transaction")
+    encoded = _common(message, message_id, born)
+    encoded.system_properties.message_type = v2.TRANSACTION
+    return encoded
+
+
+def _common(message: Message, message_id: str, born: Timestamp) -> v2.Message:
     return v2.Message(
         topic=v2.Resource(name=message.topic),
         user_properties=message.properties,
@@ -165,6 +264,67 @@ def to_protobuf(message: Message, message_id: str, born: Timestamp) -> v2.Messag
         ),
         body=message.body,
     )
+
+
+def _set_type(system: v2.SystemProperties, message: Message, type_: MessageType) -> None:
+    system.message_type = _WIRE_TYPE[type_]
+    if message.message_group is not None:
+        system.message_group = message.message_group
+    elif message.delivery_time is not None:
+        system.delivery_timestamp.FromDatetime(message.delivery_time.astimezone(UTC))
+    elif message.priority is not None:
+        system.priority = message.priority
+    elif message.lite_topic is not None:
+        system.lite_topic = message.lite_topic
+
+
+def _type_fault(message: Message) -> str | None:
+    names = ("message_group", "delivery_time", "priority", "lite_topic")
+    given = [name for name in names if getattr(message, name) is not None]
+    if len(given) > 1:
+        return f"a message has one type, and cannot have {' and '.join(given)}"
+    return (
+        _message_group_fault(message.message_group)
+        or _delivery_time_fault(message.delivery_time)
+        or _priority_fault(message.priority)
+        or _lite_topic_fault(message.lite_topic)
+    )
+
+
+def _message_group_fault(group: str | None) -> str | None:
+    if group is None:
+        return None
+    return _text_fault("message group", group) or (None if group.strip() else "the message group is blank")
+
+
+def _delivery_time_fault(time: object) -> str | None:
+    if time is None:
+        return None
+    if not isinstance(time, datetime):
+        return f"the delivery time {time!r} is {type(time).__name__}, not datetime"
+    if time.utcoffset() is None:
+        return f"the delivery time {time} has no time zone: datetime.now(UTC) + timedelta(minutes=5) would be right"
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        return f"the delivery time {time} is out of range"
+    return None
+
+
+def _priority_fault(priority: object) -> str | None:
+    if priority is None:
+        return None
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        return f"the priority {priority!r} is {type(priority).__name__}, not int"
+    return None if 0 <= priority < 1 << 31 else f"the priority {priority} is not from 0 to {(1 << 31) - 1}"
+
+
+def _lite_topic_fault(name: str | None) -> str | None:
+    if name is None:
+        return None
+    if fault := _text_fault("lite topic", name):
+        return fault
+    return None if _LITE_TOPIC.match(name) else f"the lite topic {name!r} is not 1 to 64 letters, digits, _ or -"
 
 
 def _body_fault(body: object) -> str | None:

@@ -35,7 +35,7 @@ _EPOCH_S = 1_609_459_200  # 2021-01-01T00:00:00Z
 _MULTICAST = 1 << 40
 _OFFSET_ID = re.compile(r"(?P<broker>[^@\s]+)@(?P<position>[0-9a-f]{1,16})\.(?P<index>[0-9a-f]{1,8})\Z", re.IGNORECASE)
 
-_STORED = re.compile(r"(\d+)\.(\d+)\.(\d+)\Z", re.ASCII)
+_STORED = re.compile(r"(-1|\d+)\.(\d+)\.(\d+)\Z", re.ASCII)
 
 
 class _Process:
@@ -93,6 +93,7 @@ class Stored:
     """Where the broker stored the first message of a request; the others have the next indexes."""
 
     queue_id: int
+    """-1: held back, in no queue yet."""
     position: int
     index: int
 

@@ -98,7 +98,9 @@ class Outbox:
                 topic=queue.topic,
                 broker=queue.broker,
                 queue_id=queue_id,
-                offset=entry.offset,
+                offset=entry.offset if queue_id >= 0 else -1,
+                recall_handle=entry.recall_handle or None,
+                transaction_id=entry.transaction_id or None,
             )
             for place, entry in enumerate(entries)
         ]

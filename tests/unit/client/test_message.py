@@ -1,12 +1,16 @@
 import gzip
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from kourou import CorruptMessage, InvalidArgument, Message, ReceivedMessage
+from kourou import CorruptMessage, InvalidArgument, Message, MessageType, ReceivedMessage
 from kourou.limits import MAX_BODY_BYTES
+from kourou.message import to_half_message, to_protobuf
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 from tests.unit.client.fake import received
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
 def of(body: bytes, encoding: v2.Encoding = v2.IDENTITY) -> ReceivedMessage:
@@ -31,11 +35,55 @@ def of(body: bytes, encoding: v2.Encoding = v2.IDENTITY) -> ReceivedMessage:
         ("property 7 is int", {"properties": {"x": 7}}),
         ("tag 7 is int", {"tag": 7}),
         ("topic name", {"topic": "no spaces"}),
+        ("message group is blank", {"message_group": " "}),
+        ("message group 7 is int", {"message_group": 7}),
+        ("no time zone", {"delivery_time": datetime(2030, 1, 1)}),
+        ("out of range", {"delivery_time": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}),
+        ("5 is int, not datetime", {"delivery_time": 5}),
+        ("priority -1 is not from 0", {"priority": -1}),
+        ("priority 2147483648 is not", {"priority": 1 << 31}),
+        ("priority True is bool", {"priority": True}),
+        ("lite topic 'a b'", {"lite_topic": "a b"}),
+        ("lite topic ''", {"lite_topic": ""}),
+        ("lite topic 'x{65}'", {"lite_topic": "x" * 65}),
+        ("cannot have message_group and priority", {"message_group": "g", "priority": 0}),
+        ("cannot have delivery_time and lite_topic", {"delivery_time": NOON, "lite_topic": "l"}),
     ],
 )
 def test_what_no_broker_would_take_is_refused_here(fault, arguments):
     with pytest.raises(InvalidArgument, match=fault):
         Message(**{"topic": "t", "body": b"x", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("message_group", "order-1", MessageType.FIFO),
+        ("delivery_time", NOON + timedelta(microseconds=1500), MessageType.DELAY),
+        ("delivery_time", NOON.astimezone(timezone(timedelta(hours=5))), MessageType.DELAY),
+        ("priority", 0, MessageType.PRIORITY),
+        ("lite_topic", "session-1", MessageType.LITE),
+    ],
+)
+def test_the_type_follows_from_what_is_set_and_arrives_with_it(field, value, kind):
+    message = Message("t", b"x", **{field: value})
+    assert message.type is kind
+    wire = to_protobuf(message, "id", Timestamp(seconds=1))
+    assert wire.system_properties.message_type == v2.MessageType.Value(kind.name)
+    arrived = ReceivedMessage(wire, "broker-a", "127.0.0.1:1")
+    assert (arrived.type, getattr(arrived, field)) == (kind, value)
+    others = {"message_group", "delivery_time", "priority", "lite_topic"} - {field}
+    assert all(getattr(arrived, other) is None for other in others)
+    with pytest.raises(InvalidArgument, match=f"a {kind} message"):
+        to_half_message(message, "id", Timestamp(seconds=1))
+
+
+def test_a_message_of_a_transaction_is_an_ordinary_one_until_it_is_sent():
+    message = Message("t", b"x", tag="a")
+    assert message.type is MessageType.NORMAL
+    assert ReceivedMessage(to_protobuf(message, "id", Timestamp(seconds=1)), "b", "a:1").type is MessageType.NORMAL
+    half = ReceivedMessage(to_half_message(message, "id", Timestamp(seconds=1)), "b", "a:1")
+    assert (half.type, half.tag, half.message_id) == (MessageType.TRANSACTION, "a", "id")
 
 
 def test_a_gzipped_body_is_unpacked():
