@@ -15,6 +15,7 @@ from kourou_admin.definitions import check_topic_name
 from kourou_admin.outcomes import merge, reading
 from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
+from kourou_service.wire_times import milliseconds
 
 DEFAULT_LIMIT = 64
 MAX_LIMIT = 256
@@ -52,7 +53,7 @@ class Messages:
         """An end that is absent is now."""
         if not span.HasField("end"):
             span.end.FromMilliseconds(self._clock.now_ms())
-        if span.begin.ToNanoseconds() > span.end.ToNanoseconds():
+        if milliseconds(span.begin) > milliseconds(span.end):
             raise Refused(Code.BAD_REQUEST, "the time span ends before it begins")
 
 

@@ -5,6 +5,7 @@ import math
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_service.refusal import Refused
+from kourou_service.wire_times import milliseconds
 
 MAX_ATTEMPTS = 1000
 MAX_BACKOFF_MS = 12 * 3_600_000

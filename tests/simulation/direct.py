@@ -142,6 +142,9 @@ class DirectEngine:
 
     # The clients' side.
 
+    def serves(self, path: str) -> bool:
+        return path in self._unary or path in self._streams
+
     async def call(
         self, method: UnaryMethod[Q, A], request: Q, metadata: Mapping[str, str | bytes], timeout_s: float | None = None
     ) -> A:
@@ -172,11 +175,18 @@ class DirectEngine:
         timeout_s: float | None = None,
     ) -> list[A]:
         """All answers of a server-streaming call. Raises BrokerDown, CallFailed."""
-        call = self._begin(method.path, metadata, timeout_s)
-        call.requests.put_nowait(request.SerializeToString())
+        answers = await self.raw_stream(method.path, request.SerializeToString(), metadata, timeout_s)
+        return [method.response.FromString(answer) for answer in answers]
+
+    async def raw_stream(
+        self, path: str, request: bytes, metadata: Mapping[str, str | bytes], timeout_s: float | None = None
+    ) -> list[bytes]:
+        """Any bytes, to any server-streaming method."""
+        call = self._begin(path, metadata, timeout_s)
+        call.requests.put_nowait(request)
         self._serve(call)
         await self._end(call)
-        return [method.response.FromString(answer) for answer in call.answers]
+        return call.answers
 
     def open(self, method: BidiMethod[Any, Any], metadata: Mapping[str, str | bytes]) -> DirectCall:
         """A bidirectional stream: put into `requests`, read `answers`, `cancel` when done."""

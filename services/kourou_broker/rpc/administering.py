@@ -22,6 +22,7 @@ from kourou_service.clock import Clock
 from kourou_service.door import OK, serve_unary
 from kourou_service.engine import Call, Engine
 from kourou_service.refusal import Refused
+from kourou_service.wire_times import milliseconds
 
 _DEFAULT_FOUND = 64
 _MAX_FOUND = 256
@@ -190,7 +191,7 @@ class AdministeringDoor:
     def _target(self, request: broker_pb2.ResetOffsetRequest, queue: Queue) -> int:
         match request.WhichOneof("to"):
             case "time":
-                return self._offsets.at_time(queue, request.time.ToMilliseconds())
+                return self._offsets.at_time(queue, milliseconds(request.time))
             case "offset":
                 return request.offset
             case "first":
@@ -219,7 +220,7 @@ class AdministeringDoor:
             case "time":
                 span = request.time
                 found = await self._search.by_time(
-                    self._topic(request), span.begin.ToMilliseconds(), span.end.ToMilliseconds(), limit
+                    self._topic(request), milliseconds(span.begin), milliseconds(span.end), limit
                 )
             case _:
                 raise Refused(definition_pb2.BAD_REQUEST, "the request does not say what to look for")

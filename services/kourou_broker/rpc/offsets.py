@@ -11,6 +11,7 @@ from kourou_broker.state.definitions import Queue
 from kourou_service.door import OK, client_id, serve_unary
 from kourou_service.engine import Call, Engine
 from kourou_service.refusal import Refused
+from kourou_service.wire_times import milliseconds
 
 
 class OffsetsDoor:
@@ -57,7 +58,7 @@ class OffsetsDoor:
         elif not request.HasField("timestamp"):
             raise Refused(definition_pb2.BAD_REQUEST, "the query by time names no timestamp")
         else:
-            offset = self._offsets.at_time(queue, request.timestamp.ToMilliseconds())
+            offset = self._offsets.at_time(queue, milliseconds(request.timestamp))
         return service_pb2.QueryOffsetResponse(status=OK, offset=offset)
 
     def _queue(self, queue: definition_pb2.MessageQueue, call: Call) -> Queue:

@@ -15,6 +15,7 @@ from kourou_service.clock import Clock
 from kourou_service.door import OK, Ended, client_id, serve_stream, status
 from kourou_service.engine import Call, Engine, StreamCall
 from kourou_service.refusal import Refused
+from kourou_service.wire_times import milliseconds
 
 MAX_BATCH = 1024
 MAX_POLL_S = 60.0
@@ -57,7 +58,9 @@ class ReceivingDoor:
         topic = self._readable(request.message_queue.topic)
         queue = queue_of(topic, request.message_queue.id).id if request.message_queue.id >= 0 else None
         invisible_ms = self._deliveries.invisible_ms(
-            request.invisible_duration.ToMilliseconds() if request.HasField("invisible_duration") else None
+            milliseconds(request.invisible_duration, definition_pb2.ILLEGAL_INVISIBLE_TIME)
+            if request.HasField("invisible_duration")
+            else None
         )
         poll = Poll(
             client.id,
@@ -143,7 +146,7 @@ def _attempt_id(client: str, asked: str) -> str:
 
 def _wait_s(asked: duration_pb2.Duration | None, call: Call) -> float:
     """How long to hold a poll: as asked, but always answered before the client's deadline."""
-    asked_s = asked.ToMilliseconds() / 1000 if asked is not None else None
+    asked_s = milliseconds(asked, definition_pb2.ILLEGAL_POLLING_TIME) / 1000 if asked is not None else None
     if asked_s is not None and asked_s < 0:
         raise Refused(definition_pb2.ILLEGAL_POLLING_TIME, f"the polling time must not be negative: {asked_s} s")
     left_s = call.deadline_s

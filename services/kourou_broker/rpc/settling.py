@@ -13,6 +13,7 @@ from kourou_service.door import OK, client_id, parse, refusal, serve_unary, stat
 from kourou_service.engine import AbortCall, Call, Engine, UnaryCall
 from kourou_service.metrics.calls import Meter
 from kourou_service.refusal import Refused
+from kourou_service.wire_times import milliseconds
 
 MAX_ACKS = 4096
 
@@ -78,7 +79,11 @@ class SettlingDoor:
         self._clients.touch(client_id(call), call)
         group = self._definitions.group(request.group)
         topic = self._definitions.topic(request.topic)
-        asked_ms = request.invisible_duration.ToMilliseconds() if request.HasField("invisible_duration") else None
+        asked_ms = (
+            milliseconds(request.invisible_duration, definition_pb2.ILLEGAL_INVISIBLE_TIME)
+            if request.HasField("invisible_duration")
+            else None
+        )
         handle, _ms = self._deliveries.change_invisible(
             group, topic, request.receipt_handle, asked_ms, suspend=request.suspend
         )
