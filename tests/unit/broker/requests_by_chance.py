@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
@@ -46,8 +46,7 @@ def requests(kind: Callable[..., M], words: Words, depth: int = _DEPTH) -> st.Se
 
 
 def _fill(draw: st.DrawFn, message: Message, words: Words, depth: int, within: str) -> None:
-    descriptor: Descriptor = message.DESCRIPTOR
-    for field in descriptor.fields:
+    for field in message.DESCRIPTOR.fields:
         if not draw(st.sampled_from((True,) * 7 + (False,))):
             continue
         if field.message_type is not None and field.message_type.GetOptions().map_entry:

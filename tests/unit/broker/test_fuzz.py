@@ -122,6 +122,9 @@ def _sends(draw: st.DrawFn) -> tuple[Any, bytes]:
         for name in set(_OF_A_TYPE.values()) - {own}:
             system.ClearField(name)  # type: ignore[arg-type]
         system.message_type = draw(st.sampled_from((0, 0, 0, 1, 2)))  # type: ignore[assignment]
+        if draw(st.booleans()):
+            system.ClearField("tag")
+            system.ClearField("keys")
         system.message_id = draw(st.sampled_from(("id-1", "id-2", "id-3")))
         system.body_encoding = draw(st.sampled_from((0, 1, 2)))  # type: ignore[assignment]
         request.messages.add(
