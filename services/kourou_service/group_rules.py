@@ -31,11 +31,11 @@ def _check_backoff(retry: definition_pb2.RetryPolicy) -> None:
         curve = retry.exponential_backoff
         if not 0 < curve.multiplier < math.inf:
             raise _bad(f"a backoff cannot be multiplied by {curve.multiplier}")
-        waits_ms = [curve.initial.ToMilliseconds(), curve.max.ToMilliseconds()]
+        waits_ms = [milliseconds(curve.initial), milliseconds(curve.max)]
         if waits_ms[0] > waits_ms[1]:
             raise _bad(f"a backoff cannot begin with {waits_ms[0]} ms and have at most {waits_ms[1]} ms")
     else:
-        waits_ms = [step.ToMilliseconds() for step in retry.customized_backoff.next]
+        waits_ms = [milliseconds(step) for step in retry.customized_backoff.next]
     if len(waits_ms) > MAX_ATTEMPTS:
         raise _bad(f"a backoff of {len(waits_ms)} steps; {MAX_ATTEMPTS} can be")
     for wait_ms in waits_ms:
