@@ -19,6 +19,7 @@ from kourou_broker.operations.creation_times import CreationTimes
 from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries, InvisibleTimes
+from kourou_broker.operations.held_carrying import HeldCarrying
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.pull import Pulling
@@ -128,6 +129,7 @@ class BrokerCore:
             fold_to=surroundings.fold_to,
             in_background=lambda work: run_in(surroundings.background, work),
         )
+        self.held_carrying = HeldCarrying(self.journal, reader)
         self._retention = self._build_retention(settings, clock, reader)
         self.backups = Backups(self.log, medium, surroundings.background)
         self.scrubbing = Scrubbing(self.log, surroundings.scrub, settings.scrub_interval_s)
@@ -196,6 +198,7 @@ class BrokerCore:
             journal=self.journal,
             reader=reader,
             snapshots=self.snapshots,
+            held=self.held_carrying,
             clock=clock,
             retention_ms=int(settings.retention_hours * 3_600_000),
             retention_bytes=settings.retention_bytes,

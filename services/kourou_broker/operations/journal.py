@@ -25,6 +25,7 @@ from kourou_service.refusal import Refused
 _MAX_FRAME_BYTES = 8 * 1024 * 1024
 _MAX_SECTIONS = 32_768
 """What a frame takes before it is sealed within the turn."""
+_CARRIES = frozenset((Kind.CARRY, Kind.HELD_CARRIED))
 
 
 class Stored(NamedTuple):
@@ -137,7 +138,7 @@ class Journal:
         self._seal_soon()
 
     def carry(self, section: Section) -> None:
-        """Records a CARRY section, which takes effect at the end of the turn: it has no position before."""
+        """Records a CARRY or HELD_CARRIED section, with effect at the end of the turn: it has no position before."""
         self._make_room(len(section.payload))
         self._freeing = True
         self._sections.append(section)
@@ -293,7 +294,7 @@ class Journal:
         placed: list[tuple[OnStored, Stored]] = []
         topics: list[int] = []
         for section, position in zip(sections, appended.section_positions, strict=True):
-            if section.kind == Kind.CARRY:
+            if section.kind in _CARRIES:
                 self._state.apply(section, position)
             elif section.kind == Kind.HELD:
                 self._state.apply(section, position)

@@ -6,6 +6,7 @@ import structlog
 
 from kourou_broker.log.log import Log
 from kourou_broker.log.section import MESSAGE_ROW
+from kourou_broker.operations.held_carrying import HeldCarrying
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.snapshots import Snapshots
@@ -28,6 +29,7 @@ class Retention:
         journal: Journal,
         reader: SectionReader,
         snapshots: Snapshots,
+        held: HeldCarrying,
         clock: Clock,
         retention_ms: int,
         retention_bytes: int,
@@ -38,6 +40,7 @@ class Retention:
         self._journal = journal
         self._reader = reader
         self._snapshots = snapshots
+        self._held = held
         self._clock = clock
         self._retention_ms = retention_ms
         self._retention_bytes = retention_bytes
@@ -98,6 +101,7 @@ class Retention:
                 if keep_from > queue.first_offset or queue.carried:
                     trimmed.append((queue, keep_from))
         await self._carry_all(trimmed, boundary)
+        await self._held.carry_below(boundary)
         self._journal.emit(
             records.trim(boundary, [(queue.topic.id, queue.id, keep_from) for queue, keep_from in trimmed]),
             freeing=True,

@@ -1,12 +1,17 @@
 """Stored messages out of their sections."""
 
+from array import array
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from kourou_broker.log.log import Log
-from kourou_broker.log.section import MESSAGE_ROW, SECTION_HEADER_BYTES, Entry, Section, parse_section
+from kourou_broker.log.section import MESSAGE_ROW, SECTION_HEADER, SECTION_HEADER_BYTES, Entry, Section, parse_section
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Queue
+
+_READ_WHOLE_BYTES = 64 * 1024
+"""A section of held messages up to this size is read in one piece."""
 
 
 class StoredMessage(NamedTuple):
@@ -55,6 +60,26 @@ class MessageSection:
         )
 
 
+class _HeldSection:
+    """The tables at the beginning of the payload of held messages."""
+
+    __slots__ = ("_ends", "_rows", "_stored_ms")
+
+    def __init__(self, payload: bytes, table_at: int, count: int) -> None:
+        table_end = table_at + count * MESSAGE_ROW.size
+        self._stored_ms = array("Q", payload[table_at - 8 * count : table_at])
+        self._rows = list(MESSAGE_ROW.iter_unpack(payload[table_at:table_end]))
+        self._ends = list(accumulate((head + tail for head, tail, _hash in self._rows), initial=table_end))
+
+    def range(self, index: int) -> tuple[int, int]:
+        """Where the message lies in the payload."""
+        return self._ends[index], self._ends[index + 1]
+
+    def message(self, position: int, index: int, data: bytes) -> StoredMessage:
+        head, _tail, tag_hash = self._rows[index]
+        return StoredMessage(-1, data[:head], data[head:], tag_hash, self._stored_ms[index], position, index)
+
+
 class SectionReader:
     """Finds and reads what a queue holds. Only what is on the disk is found."""
 
@@ -89,15 +114,32 @@ class SectionReader:
         return section.message(offset - entry.base)
 
     async def held(self, position: int, index: int) -> StoredMessage | None:
-        """One message of a HELD section; None if its segment is gone. It has no offset: -1."""
+        """One message of a HELD or HELD_CARRIED section; None if its segment is gone. It has no offset: -1."""
+        return next(iter(await self.held_all(position, [index])), None)
+
+    async def held_all(self, position: int, indexes: Sequence[int]) -> list[StoredMessage]:
+        """The same for several messages of one section: all of them or, if it is gone, none.
+
+        Of a section that is long only what is wanted is read: many messages come in one and fall due one by one.
+        """
         header_end = position + SECTION_HEADER_BYTES
         if position < self._log.first_position or header_end > self._log.durable_position:
-            return None
-        head = await self._log.read(position, SECTION_HEADER_BYTES)
-        length = SECTION_HEADER_BYTES + int.from_bytes(head[-4:], "little")
-        section, _end = parse_section(await self._log.read(position, length), 0, position)
-        _whens, stored_ms, messages = records.read_held(section)
-        return MessageSection(section, position, stored_ms[index], messages).message(index)._replace(offset=-1)
+            return []
+        header = await self._log.read(position, SECTION_HEADER_BYTES)
+        kind, _type, _, _topic, _queue, _base, count, length = SECTION_HEADER.unpack(header)
+        if kind not in records.HELD_KINDS or count <= max(indexes):
+            return []
+        table_at = records.held_table_at(kind, count)
+        if length <= _READ_WHOLE_BYTES or len(indexes) * 4 >= count:
+            payload = await self._log.read(header_end, length)
+            section = _HeldSection(payload, table_at, count)
+            return [section.message(position, index, payload[slice(*section.range(index))]) for index in indexes]
+        section = _HeldSection(await self._log.read(header_end, table_at + count * MESSAGE_ROW.size), table_at, count)
+        found: list[StoredMessage] = []
+        for index in indexes:
+            start, end = section.range(index)
+            found.append(section.message(position, index, await self._log.read(header_end + start, end - start)))
+        return found
 
     async def stored_ms(self, queue: Queue, offset: int) -> int | None:
         """When the message at the offset, or the first one after it, was stored; None if nothing is there."""

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.log.section import Section
+from kourou_broker.state.timers import Place
 
 
 class Kind(IntEnum):
@@ -27,6 +29,9 @@ class Kind(IntEnum):
     CARRY = 8
     BROKER = 9
     HELD = 10
+    HELD_CARRIED = 11
+    FIRED = 12
+    RECALLED = 13
 
 
 class Fate(IntEnum):
@@ -44,6 +49,9 @@ _TRIM_ROW = struct.Struct("<IIQ")
 _TRIM_HEAD = struct.Struct("<Q")
 _CARRY = struct.Struct("<Q")
 CARRY_HEAD_BYTES = _CARRY.size
+_PLACE = struct.Struct("<QI")
+_TIMER = struct.Struct("<QQI")
+HELD_KINDS = frozenset((Kind.HELD, Kind.HELD_CARRIED))
 
 
 @dataclass(slots=True, eq=False)
@@ -80,11 +88,67 @@ def held(
     return Section(Kind.HELD, type_, topic, 0, 0, len(rows), payload)
 
 
+def held_carried(
+    type_: int,
+    topic: int,
+    origins: Sequence[Place],
+    whens: Sequence[int],
+    stored_ms: Sequence[int],
+    rows: Sequence[bytes],
+    bodies: Sequence[bytes],
+) -> Section:
+    """Copies of held messages, made before their segments are dropped: from now on they are here.
+
+    origins: the place by which the state knows each of them; the rest as in `held`, with the time when it was first
+    stored.
+    """
+    copies = held(type_, topic, whens, stored_ms, rows, bodies)
+    payload = b"".join(_PLACE.pack(*origin) for origin in origins) + copies.payload
+    return Section(Kind.HELD_CARRIED, type_, topic, 0, 0, len(rows), payload)
+
+
+def read_origins(section: Section) -> list[Place]:
+    """Of a HELD_CARRIED section."""
+    return [Place(*row) for row in _PLACE.iter_unpack(section.payload[: _PLACE.size * section.count])]
+
+
 def read_held(section: Section) -> tuple[Sequence[int], Sequence[int], bytes]:
-    """-> whens, when they were first stored (ms), the messages in the form of a MESSAGES section's payload."""
-    size = 8 * section.count
-    whens, stored_ms = array("Q", bytes(section.payload[:size])), array("Q", bytes(section.payload[size : 2 * size]))
-    return whens, stored_ms, section.payload[2 * size :]
+    """-> whens, when they were first stored (ms), the messages in the form of a MESSAGES section's payload.
+
+    Of a HELD or a HELD_CARRIED section.
+    """
+    at, size = held_table_at(section.kind, section.count), 8 * section.count
+    whens = array("Q", bytes(section.payload[at - 2 * size : at - size]))
+    stored_ms = array("Q", bytes(section.payload[at - size : at]))
+    return whens, stored_ms, section.payload[at:]
+
+
+def held_table_at(kind: int, count: int) -> int:
+    """Where in the payload of a HELD or HELD_CARRIED section the table of rows begins."""
+    return count * (16 + (_PLACE.size if kind == Kind.HELD_CARRIED else 0))
+
+
+def fired(topic: int, timers: Sequence[tuple[int, Place]]) -> Section:
+    """The time of delayed messages has come: those of them that are still there enter a queue in the same frame.
+
+    Each is named by its due time (ms) and its origin.
+    """
+    return _timers(Kind.FIRED, topic, timers)
+
+
+def recalled(topic: int, due_ms: int, origin: Place) -> Section:
+    """A delayed message is taken back."""
+    return _timers(Kind.RECALLED, topic, [(due_ms, origin)])
+
+
+def _timers(kind: Kind, topic: int, timers: Sequence[tuple[int, Place]]) -> Section:
+    payload = b"".join(_TIMER.pack(due_ms, *origin) for due_ms, origin in timers)
+    return Section(kind, definition_pb2.DELAY, topic, 0, 0, len(timers), payload)
+
+
+def read_timers(section: Section) -> list[tuple[int, Place]]:
+    """Of a FIRED or RECALLED section: due times (ms) and origins."""
+    return [(due_ms, Place(position, index)) for due_ms, position, index in _TIMER.iter_unpack(section.payload)]
 
 
 def topic(definition: record_pb2.Topic) -> Section:

@@ -4,6 +4,8 @@ magic (8 bytes), CRC-32C of the rest (4), format (4), then a kourou.log.v1.Snaps
 """
 
 import struct
+from itertools import groupby
+from operator import itemgetter
 
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.log.checksum import value
@@ -12,6 +14,7 @@ from kourou_broker.state.definitions import Carried
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
 from kourou_broker.state.state import State
+from kourou_broker.state.timers import Place, Timer, Timers
 
 _HEAD = struct.Struct("<8sII")
 _MAGIC = b"KOUROUSN"
@@ -46,6 +49,7 @@ def encode(state: State, position: int) -> bytes:
             for queue in topic.queues
         ],
         progress=[_progress_out(progress) for progress in state.progress.values()],
+        timers=_timers_out(state),
     )
     body = struct.pack("<I", _FORMAT) + snapshot.SerializeToString()
     return struct.pack("<8sI", _MAGIC, value(body)) + body
@@ -76,7 +80,29 @@ def decode(data: bytes) -> tuple[State, int]:
         progress = Progress(saved.group, saved.topic, saved.queue, saved.high)
         progress.restore(_lease_in(lease) for lease in saved.leases)
         state.progress[saved.group, saved.topic, saved.queue] = progress
+    _timers_in(state, snapshot.timers)
     return state, snapshot.position
+
+
+def _timers_out(state: State) -> record_pb2.Timers:
+    saved = record_pb2.Timers()
+    for topic, timers in state.timers.items():
+        due_ms, origins, places = zip(*timers, strict=True)
+        saved.topics.extend([topic] * len(timers))
+        saved.due_ms.extend(due_ms)
+        saved.origin_positions.extend(origin.position for origin in origins)
+        saved.origin_indexes.extend(origin.index for origin in origins)
+        saved.positions.extend(place.position for place in places)
+        saved.indexes.extend(place.index for place in places)
+    return saved
+
+
+def _timers_in(state: State, saved: record_pb2.Timers) -> None:
+    origins = map(Place, saved.origin_positions, saved.origin_indexes)
+    timers = map(Timer, saved.due_ms, origins, map(Place, saved.positions, saved.indexes))
+    for topic, rows in groupby(zip(saved.topics, timers, strict=True), itemgetter(0)):
+        of_topic = state.timers[topic] = Timers()
+        of_topic.add(timer for _topic, timer in rows)
 
 
 def _progress_out(progress: Progress) -> record_pb2.ProgressState:

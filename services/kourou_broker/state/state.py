@@ -9,6 +9,7 @@ from kourou_broker.state import records
 from kourou_broker.state.definitions import Carried, Group, Name, Queue, Topic, name_of
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Kind
+from kourou_broker.state.timers import Place, Timer, Timers
 
 _QUEUED_TYPES = frozenset(definition_pb2.MessageType.values()) - {definition_pb2.MESSAGE_TYPE_UNSPECIFIED}
 
@@ -26,6 +27,7 @@ class State:
         self.topic_tombstones: dict[Name, record_pb2.Topic] = {}
         self.group_tombstones: dict[Name, record_pb2.Group] = {}
         self.progress: dict[tuple[int, int, int], Progress] = {}  # by group id, topic id, queue
+        self.timers: dict[int, Timers] = {}  # by topic id, of those that hold delayed messages
         self.broker = record_pb2.Broker(permission=definition_pb2.READ_WRITE)
         self.next_topic_id = 1
         self.next_group_id = 1
@@ -39,10 +41,14 @@ class State:
             Kind.TRIM: self._trim,
             Kind.CARRY: self._carry,
             Kind.BROKER: self._broker,
+            Kind.HELD: self._hold,
+            Kind.HELD_CARRIED: self._held_carried,
+            Kind.FIRED: self._timers_ended,
+            Kind.RECALLED: self._timers_ended,
         }
 
     def apply(self, section: Section, position: int) -> None:
-        """position is the section's place in the log; only a CARRY record needs it."""
+        """position is the section's place in the log; only CARRY, HELD and HELD_CARRIED records need it."""
         applier = self._appliers.get(section.kind)
         if applier is None:
             raise UnknownRecord(f"record kind {section.kind} at log position {position} is of a newer version")
@@ -88,6 +94,7 @@ class State:
 
     def _forget_topic(self, topic: Topic) -> None:
         del self.topics[topic.name], self.topics_by_id[topic.id]
+        self.timers.pop(topic.id, None)
         for key in [key for key in self.progress if key[1] == topic.id]:
             del self.progress[key]
 
@@ -159,6 +166,33 @@ class State:
         queue = self.queue(section.topic, section.queue)
         if queue is not None:
             queue.carried[section.base] = Carried(position, SECTION_HEADER_BYTES + len(section.payload))
+
+    def _hold(self, section: Section, position: int) -> None:
+        if section.type != definition_pb2.DELAY:
+            raise UnknownRecord(
+                f"held messages of type {section.type} at log position {position} are of another version"
+            )
+        if section.topic not in self.topics_by_id:
+            return
+        whens, _stored_ms, _messages = records.read_held(section)
+        places = [Place(position, index) for index in range(section.count)]
+        self.timers.setdefault(section.topic, Timers()).add(map(Timer, whens, places, places))
+
+    def _held_carried(self, section: Section, position: int) -> None:
+        whens, _stored_ms, _messages = records.read_held(section)
+        timers = self.timers.get(section.topic)
+        if timers is not None:
+            for index, (due_ms, origin) in enumerate(zip(whens, records.read_origins(section), strict=True)):
+                timers.move(due_ms, origin, Place(position, index))
+
+    def _timers_ended(self, section: Section, position: int) -> None:
+        timers = self.timers.get(section.topic)
+        if timers is None:
+            return
+        for due_ms, origin in records.read_timers(section):
+            timers.remove(due_ms, origin)
+        if not timers:
+            del self.timers[section.topic]
 
     def _broker(self, section: Section, position: int) -> None:
         self.broker = record_pb2.Broker.FromString(section.payload)

@@ -131,14 +131,20 @@ class Snapshot(_message.Message):
     def __init__(self, position: _Optional[int] = ..., next_topic_id: _Optional[int] = ..., next_group_id: _Optional[int] = ..., topics: _Optional[_Iterable[_Union[Topic, _Mapping[str, _Any]]]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping[str, _Any]]]] = ..., broker: _Optional[_Union[Broker, _Mapping[str, _Any]]] = ..., queues: _Optional[_Iterable[_Union[QueueState, _Mapping[str, _Any]]]] = ..., progress: _Optional[_Iterable[_Union[ProgressState, _Mapping[str, _Any]]]] = ..., timers: _Optional[_Union[Timers, _Mapping[str, _Any]]] = ..., half_messages: _Optional[_Iterable[_Union[HalfMessage, _Mapping[str, _Any]]]] = ..., lite_topics: _Optional[_Iterable[_Union[LiteTopic, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class Timers(_message.Message):
-    __slots__ = ("due_ms", "positions", "indexes")
+    __slots__ = ("due_ms", "positions", "indexes", "topics", "origin_positions", "origin_indexes")
     DUE_MS_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     INDEXES_FIELD_NUMBER: _ClassVar[int]
+    TOPICS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_INDEXES_FIELD_NUMBER: _ClassVar[int]
     due_ms: _containers.RepeatedScalarFieldContainer[int]
     positions: _containers.RepeatedScalarFieldContainer[int]
     indexes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, due_ms: _Optional[_Iterable[int]] = ..., positions: _Optional[_Iterable[int]] = ..., indexes: _Optional[_Iterable[int]] = ...) -> None: ...
+    topics: _containers.RepeatedScalarFieldContainer[int]
+    origin_positions: _containers.RepeatedScalarFieldContainer[int]
+    origin_indexes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, due_ms: _Optional[_Iterable[int]] = ..., positions: _Optional[_Iterable[int]] = ..., indexes: _Optional[_Iterable[int]] = ..., topics: _Optional[_Iterable[int]] = ..., origin_positions: _Optional[_Iterable[int]] = ..., origin_indexes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HalfMessage(_message.Message):
     __slots__ = ("transaction_id", "topic", "position", "index", "message_id", "stored_ms", "checks", "next_check_ms")
