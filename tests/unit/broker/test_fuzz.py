@@ -14,7 +14,7 @@ from kourou.protocol.method import ServerStreamMethod, UnaryMethod
 from tests.simulation.direct import BrokerDown, CallFailed
 from tests.simulation.time import simulate
 from tests.unit.broker.alone import Broker, ids, message
-from tests.unit.broker.requests_by_chance import requests
+from tests.unit.requests_by_chance import requests
 
 _HARMFUL = {broker_rpc.STOP_BROKER.path, broker_rpc.BACK_UP.path, broker_rpc.SET_PERMISSION.path}
 METHODS = [
