@@ -39,9 +39,16 @@ class Limits:
 class Coalescer(Generic[T, R]):
     """Items for one destination, sent in batches, in the order of their arrival."""
 
-    def __init__(self, send: Callable[[list[T]], Awaitable[Sequence[R | Exception]]], limits: Limits) -> None:
+    def __init__(
+        self,
+        send: Callable[[list[T]], Awaitable[Sequence[R | Exception]]],
+        limits: Limits,
+        on_idle: Callable[[], object] | None = None,
+    ) -> None:
+        """`on_idle`: called when nothing waits or is under way any more, for destinations that come and go."""
         self._send = send
         self._limits = limits
+        self._on_idle = on_idle
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._flush_due = False
@@ -74,10 +81,12 @@ class Coalescer(Generic[T, R]):
         while len(self._in_flight) < self._limits.max_in_flight:
             batch = self._take()
             if not batch:
-                return
+                break
             task = asyncio.create_task(self._run(batch))
             self._in_flight.add(task)
             task.add_done_callback(self._ended)
+        if self._on_idle is not None and not self._waiting and not self._in_flight:
+            self._on_idle()
 
     def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
         batch: list[tuple[T, asyncio.Future[R]]] = []

@@ -2,7 +2,7 @@
 
 Round-robin over the writable queues. While the outcome of a try is unknown, the same broker is asked once more: if it
 has the message already, both copies are where it can tell by the id. Otherwise the next try goes to another broker, or
-to another queue if there is only one.
+to another queue if there is only one. Where order matters, all tries go to one queue.
 """
 
 from __future__ import annotations
@@ -86,6 +86,42 @@ class Course:
     def moves_on_at_once(self, error: BaseException | None) -> bool:
         """The next try goes where nothing says that it will fail like this one."""
         return self._elsewhere and not self._stay and isinstance(error, ConnectionFailed | Forbidden)
+
+
+class OrderedCourse(Course):
+    """Of messages whose order matters: all tries go to the one queue that has the other messages of their group."""
+
+    def __init__(self, topic: str, group: str) -> None:
+        super().__init__(topic, 0)
+        self._group = group
+
+    def next_queue(self, route: Route) -> Queue:
+        """Raises Forbidden when that queue takes no messages any more."""
+        if self._queue is None:
+            self._queue = route.queue_of_group(self._group)
+            return self._queue or super().next_queue(route)
+        # By its name: a broker that restarts may be back at another address.
+        place = self._queue.broker, self._queue.id
+        queue = next((queue for queue in route.writable if (queue.broker, queue.id) == place), None)
+        if queue is None:
+            raise Forbidden(v2.FORBIDDEN, "the route no longer has its queue")
+        self._queue = queue
+        return queue
+
+    def failed(self, error: KourouError, route: Route) -> None:
+        self._maybe_stored |= isinstance(error, _OUTCOME_UNKNOWN)
+
+    def ends_with(self, error: BaseException | None) -> bool:
+        return isinstance(error, Forbidden) or super().ends_with(error)
+
+    def verdict(self, last_error: KourouError) -> KourouError:
+        if isinstance(last_error, Forbidden) and self._queue is not None:
+            text = (
+                f"{self._group!r} of topic {self.topic} has its place on broker {self._queue.broker}, which takes no"
+                f" messages now ({last_error.message}); elsewhere they could be delivered before older ones"
+            )
+            last_error = Forbidden(last_error.code, text)
+        return super().verdict(last_error)
 
 
 def tries(course: Course, wait: Backoff, deadline_s: float) -> AsyncRetrying:

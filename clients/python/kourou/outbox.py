@@ -1,16 +1,18 @@
-"""Messages on their way to the brokers: parcels for the same topic and broker share a SendMessage."""
+"""Messages on their way to the brokers: parcels for the same topic and broker share a SendMessage, if they are of one
+sort. A broker stores a request's messages in one queue, so no others may."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from kourou.coalescer import Coalescer, Limits
 from kourou.errors import InvalidRequest, KourouError, ServerError, ServerFailure, error_of_status
 from kourou.limits import MAX_BODY_BYTES
-from kourou.message import SendResult
+from kourou.message import MessageType, SendResult
 from kourou.message_id import Stored
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
@@ -22,6 +24,10 @@ MAX_PARCEL_BYTES = MAX_BODY_BYTES
 _LANE_LIMITS = Limits(max_in_flight=4, max_count=MAX_PARCEL_COUNT, max_bytes=MAX_PARCEL_BYTES)
 
 
+Sort = tuple[MessageType, int | None]
+"""A message's type and priority: messages of one sort may lie in any queue, and so in one request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """Messages of one topic that stay together, for one try."""
@@ -30,6 +36,8 @@ class Parcel:
     queue: Queue
     timeout_s: float
     """For the request, from when it leaves: waiting for company is not the broker's fault."""
+    sort: Sort | None
+    """None: it shares a request with no other, as the order within a message group or a transaction demand."""
 
     @property
     def count(self) -> int:
@@ -46,14 +54,18 @@ Lane = Coalescer[Parcel, list[SendResult]]
 class Outbox:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._lanes: dict[tuple[str, str, Sort], Lane] = {}
 
     async def send(self, parcel: Parcel) -> list[SendResult]:
         """Raises what the broker answers, or ConnectionFailed or TimeoutExceeded."""
-        key = parcel.queue.topic, parcel.queue.address
+        if parcel.sort is None:
+            return await self._send_alone(parcel)
+        key = parcel.queue.topic, parcel.queue.address, parcel.sort
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Coalescer(self._send_together, _LANE_LIMITS)
+            # There may be many priorities: their lanes go when they are empty.
+            on_idle = None if parcel.sort[1] is None else partial(self._lanes.pop, key, None)
+            lane = self._lanes[key] = Coalescer(self._send_together, _LANE_LIMITS, on_idle)
         return await lane.submit(parcel)
 
     async def close(self) -> None:
@@ -66,13 +78,19 @@ class Outbox:
             if len(parcels) == 1:
                 raise
             # One parcel is at fault, and the broker stored none of them: the others must not suffer.
-            return await asyncio.gather(*(self._send_alone(parcel) for parcel in parcels))
+            return await asyncio.gather(*map(self._outcome_alone, parcels))
 
-    async def _send_alone(self, parcel: Parcel) -> list[SendResult] | Exception:
+    async def _outcome_alone(self, parcel: Parcel) -> list[SendResult] | Exception:
         try:
-            return (await self._request([parcel]))[0]
+            return await self._send_alone(parcel)
         except KourouError as error:
             return error
+
+    async def _send_alone(self, parcel: Parcel) -> list[SendResult]:
+        outcome = (await self._request([parcel]))[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def _request(self, parcels: list[Parcel]) -> Sequence[list[SendResult] | Exception]:
         # All to the queue of the first: a request is for one queue, and the first ones take turns.

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Any, cast
+
+import siphash24
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.resolver import join_host_port, split_host_port
 
 _READABLE = (v2.READ, v2.READ_WRITE)
 _WRITABLE = (v2.WRITE, v2.READ_WRITE)
+# The hash and the key by which Java's and Go's official clients choose a message group's queue.
+_GROUP_KEY = bytes(range(16))
+_siphash24 = cast("Any", siphash24).siphash24  # it has no types
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +39,18 @@ class Route:
         known = [(queue.permission, queue_of(queue)) for queue in queues if queue.broker.endpoints.addresses]
         self.topic = topic
         self.readable = [queue for permission, queue in known if permission in _READABLE]
-        writable = [queue for permission, queue in known if permission in _WRITABLE]
+        self._listed = [queue for permission, queue in known if permission in _WRITABLE]
         # Broker after broker: who sends little reaches all of them all the same.
-        self.writable = sorted(writable, key=lambda queue: (queue.id, queue.broker))
+        self.writable = sorted(self._listed, key=lambda queue: (queue.id, queue.broker))
         self.addresses = frozenset(queue.address for _, queue in known)
+
+    def queue_of_group(self, name: str) -> Queue | None:
+        """Where all senders put the messages of this message group (or lite topic), as long as the writable queues
+        stay the same; None when there are none."""
+        if not self._listed:
+            return None
+        digest = cast("int", _siphash24(name.encode(), key=_GROUP_KEY).intdigest())
+        return self._listed[digest % len(self._listed)]
 
     def readable_brokers(self) -> list[Queue]:
         """One readable queue of each broker: a broker answers a simple consumer for the whole of its topic."""

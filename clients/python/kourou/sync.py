@@ -53,6 +53,10 @@ class Producer:
         """See AsyncProducer.send_many."""
         return portal.run(self._producer.send_many(messages, timeout_s=timeout_s))
 
+    def recall(self, topic: str, recall_handle: str) -> str:
+        """See AsyncProducer.recall."""
+        return portal.run(self._producer.recall(topic, recall_handle))
+
     def close(self) -> None:
         portal.run(self._producer.close())
 

@@ -74,7 +74,10 @@ class NameServer(Server):
         self.cluster = cluster
         self.queries: list[service_pb2.QueryRouteRequest] = []
         self.watches = 0
+        self.recalls: list[service_pb2.RecallMessageRequest] = []
+        self.recall_status = OK
         self.serve(service_rpc.QUERY_ROUTE, self._query_route)
+        self.serve(service_rpc.RECALL_MESSAGE, self._recall)
         self.serve(routing_rpc.WATCH_ROUTE, self._watch_route)
 
     async def _query_route(self, request: service_pb2.QueryRouteRequest, context: Any):
@@ -84,6 +87,11 @@ class NameServer(Server):
             text = f"create it with: kourou topic create {request.topic.name}"
             return service_pb2.QueryRouteResponse(status=v2.Status(code=v2.TOPIC_NOT_FOUND, message=text))
         return service_pb2.QueryRouteResponse(status=OK, message_queues=self.cluster.route(request.topic.name))
+
+    async def _recall(self, request: service_pb2.RecallMessageRequest, context: Any):
+        self.recalls.append(request)
+        message_id = f"id-of-{request.recall_handle}"
+        return service_pb2.RecallMessageResponse(status=self.recall_status, message_id=message_id)
 
     async def _watch_route(self, request: routing_pb2.WatchRouteRequest, context: Any):
         self.watches += 1
@@ -101,6 +109,8 @@ class Broker(Server):
         self.send_scripts: deque[SendScript] = deque()
         self.send_gate = asyncio.Event()
         self.send_gate.set()
+        self.recall_handle = ""
+        """With one, what is sent is held back."""
         self.stored: dict[str, list[v2.Message]] = defaultdict(list)
         self.receives: list[service_pb2.ReceiveMessageRequest] = []
         self.lose_receives = 0
@@ -150,9 +160,15 @@ class Broker(Server):
     def store(self, request: service_pb2.SendMessageRequest, context: Any) -> service_pb2.SendMessageResponse:
         base = len(self.stored[request.messages[0].topic.name])
         self.stored[request.messages[0].topic.name] += request.messages
-        context.set_trailing_metadata((("x-kourou-stored", f"3.{0x1F40 + base}.0"),))
+        queue_id = -1 if self.recall_handle else 3
+        context.set_trailing_metadata((("x-kourou-stored", f"{queue_id}.{0x1F40 + base}.0"),))
         entries = [
-            service_pb2.SendResultEntry(status=OK, message_id=m.system_properties.message_id, offset=base + i)
+            service_pb2.SendResultEntry(
+                status=OK,
+                message_id=m.system_properties.message_id,
+                offset=base + i,
+                recall_handle=self.recall_handle,
+            )
             for i, m in enumerate(request.messages)
         ]
         return service_pb2.SendMessageResponse(status=OK, entries=entries)

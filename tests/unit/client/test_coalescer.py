@@ -92,3 +92,17 @@ async def test_drain_and_close():
     late = [lane.submit(Item(i)) for i in range(3)]
     await lane.close()
     assert all(result.cancelled() for result in late)
+
+
+async def test_it_says_when_it_is_idle_also_after_what_was_cancelled_before_it_left():
+    sink, idle = Sink(), list[bool]()
+    lane = Coalescer(sink.send, Limits(max_in_flight=1, max_count=1, max_bytes=10), on_idle=lambda: idle.append(True))
+    first, second = lane.submit(Item(1)), lane.submit(Item(2))
+    await until(lambda: sink.batches)
+    assert idle == []
+    sink.gate.set()
+    await asyncio.gather(first, second)
+    await until(lambda: idle == [True])
+    lane.submit(Item(3)).cancel()
+    await until(lambda: idle == [True, True])
+    assert sink.batches == [[1], [2]]
