@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.frame import Frame
 from kourou_broker.log.log import Log
 from kourou_broker.log.medium import Medium
@@ -21,7 +22,9 @@ from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries, InvisibleTimes
 from kourou_broker.operations.held_carrying import HeldCarrying
 from kourou_broker.operations.journal import Journal
+from kourou_broker.operations.lending import Context, LeaseNumbers
 from kourou_broker.operations.offsets import Offsets
+from kourou_broker.operations.placement import Placement
 from kourou_broker.operations.pull import Pulling
 from kourou_broker.operations.retention import Retention
 from kourou_broker.operations.scrubbing import Scrubbing
@@ -30,7 +33,6 @@ from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.send import Sending
 from kourou_broker.operations.snapshots import Snapshots
 from kourou_broker.operations.store_times import StoreTimes
-from kourou_broker.operations.subscription import Context, LeaseNumbers
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import fold
@@ -101,6 +103,8 @@ class BrokerCore:
         self.creation_times = CreationTimes()
         self.definitions = Definitions(state, self.journal, clock, auto_create_groups=settings.auto_create_groups)
         self.sending = Sending(state, self.definitions, self.journal, clock)
+        placement = Placement(self.journal)
+        self.sending.by_type[definition_pb2.FIFO] = placement.by_message_group
         reader = SectionReader(self.log)
         self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)
@@ -186,6 +190,7 @@ class BrokerCore:
             self.pulling.on_messages(topic_id)
 
         self.journal.on_messages = on_messages
+        self.journal.on_settled = self.deliveries.settled
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
         self.definitions.on_topic = self.topic_changed

@@ -42,7 +42,7 @@ class ConsumerMetrics:
                 "rocketmq_consumer_ready_messages",
                 "How many of these can be received now.",
                 BY_GROUP_AND_KIND,
-                lambda backlog: backlog.lag - backlog.inflight,
+                lambda backlog: backlog.lag - backlog.inflight - backlog.held_back,
             ),
             Column(
                 gauge,

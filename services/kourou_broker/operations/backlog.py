@@ -25,12 +25,15 @@ class Backlog:
     group: Group
     topic: Topic
     is_lent: Callable[[Lease, int], bool]
+    holds_back: Callable[[int, int, Lease], bool]
     queues: int = 0
     """How many of the topic's queues the group has read from."""
     lag: int = 0
     """Messages neither acknowledged nor gone otherwise."""
     inflight: int = 0
-    """How many of them are lent now; the others can be had."""
+    """How many of them are lent now."""
+    held_back: int = 0
+    """How many of them wait for an older one of their message group; the others can be had."""
     oldest_ms: int | None = None
     """When the oldest of the lag was stored."""
     oldest_ready_ms: int | None = None
@@ -71,7 +74,9 @@ class Backlogs:
             topic = self._state.topics_by_id.get(progress.topic)
             if group is None or topic is None:
                 return None  # deleted since the walk began
-            backlog = found[key] = Backlog(group, topic, self._deliveries.is_lent(*key))
+            backlog = found[key] = Backlog(
+                group, topic, self._deliveries.is_lent(*key), self._deliveries.holds_back(*key)
+            )
         return backlog
 
     async def _add(self, backlog: Backlog, progress: Progress, now_ms: int) -> None:
@@ -84,8 +89,7 @@ class Backlogs:
         oldest = ready = progress.high if fresh else None
         if progress.pending:
             backlog.full_queues += len(progress.pending) >= self._max_pending
-            lent, oldest, oldest_due = await _look_at_pending(progress, backlog.is_lent, now_ms)
-            backlog.inflight += lent
+            oldest, oldest_due = await _look_at_pending(progress, backlog, now_ms)
             ready = oldest_due if oldest_due is not None else ready
         await self._see_age(backlog, queue, oldest, ready)
 
@@ -109,12 +113,10 @@ class Backlogs:
         return self._times.known(queue, offset) or await self._times.find(queue, offset)
 
 
-async def _look_at_pending(
-    progress: Progress, is_lent: Callable[[Lease, int], bool], now_ms: int
-) -> tuple[int, int | None, int | None]:
-    """-> how many are lent, the lowest offset of all, the lowest of those that are not lent."""
+async def _look_at_pending(progress: Progress, backlog: Backlog, now_ms: int) -> tuple[int | None, int | None]:
+    """Counts what is lent or held back. -> the lowest offset of all, the lowest of those that are neither."""
     lent_by: dict[Lease, bool] = {}
-    lent, oldest, oldest_due = 0, None, None
+    oldest, oldest_due = None, None
     offsets, leases = list(progress.pending), list(progress.pending.values())
     for start in range(0, len(offsets), _PENDING_A_SLICE):
         if start:
@@ -125,12 +127,14 @@ async def _look_at_pending(
                 oldest = offset
             is_out = lent_by.get(lease)
             if is_out is None:
-                is_out = lent_by[lease] = is_lent(lease, now_ms)
+                is_out = lent_by[lease] = backlog.is_lent(lease, now_ms)
             if is_out:
-                lent += 1
+                backlog.inflight += 1
+            elif lease.holds_back and backlog.holds_back(progress.queue, offset, lease):
+                backlog.held_back += 1
             elif oldest_due is None or offset < oldest_due:
                 oldest_due = offset
-    return lent, oldest, oldest_due
+    return oldest, oldest_due
 
 
 def _earlier(one: int | None, other: int | None) -> int | None:

@@ -9,8 +9,9 @@ from kourou_broker.operations import receipt
 from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.clients import Client
 from kourou_broker.operations.due_leases import before_deadline
+from kourou_broker.operations.lending import Context
 from kourou_broker.operations.poll import Delivery, Poll
-from kourou_broker.operations.subscription import Context, Subscription
+from kourou_broker.operations.subscription import Subscription
 from kourou_broker.state import Fate
 from kourou_broker.state.definitions import Group, Name, Topic
 from kourou_broker.state.progress import Progress
@@ -116,9 +117,7 @@ class Deliveries:
             lease.client_id,
             [offset],
         )
-        subscription = self._subscription(group, topic)
-        subscription.grant(topic.queues[progress.queue], renewed, (), progress.high)
-        subscription.wake()
+        self._subscription(group, topic).grant(topic.queues[progress.queue], renewed, (), progress.high)
         return receipt.encode((group.id, topic.id, progress.queue), offset, renewed), invisible_ms
 
     async def bury(self, group: Group, topic: Topic, handle: str) -> None:
@@ -156,6 +155,10 @@ class Deliveries:
         """The group is new, deleted, or shares from now on, or no longer."""
         self.forget_deleted()
         self.members_changed(name)
+        group = self._context.state.groups.get(name)
+        if group is not None:
+            for subscription in self._by_group.get(group.id, {}).values():
+                subscription.wake()  # what was held back is not, if it keeps no order any more
 
     def topic_changed(self, name: Name) -> None:
         self.forget_deleted()
@@ -168,7 +171,16 @@ class Deliveries:
                 subscription.client_gone(client.id)
 
     def offsets_set(self, group: Group, topic: Topic) -> None:
-        self._wake(topic.id, group.id)
+        """The group's progress in queues of the topic was set, in this turn."""
+        subscription = self._by_topic.get(topic.id, {}).get(group.id)
+        if subscription is not None:
+            subscription.offsets_set()
+
+    def settled(self, progress: Progress, offsets: Sequence[int]) -> None:
+        """Messages were settled, and the disk knows."""
+        subscription = self._by_topic.get(progress.topic, {}).get(progress.group)
+        if subscription is not None:
+            subscription.settled(progress.queue, offsets)
 
     def forget_deleted(self) -> None:
         """Ends what waits for topics and groups that are no more."""
@@ -201,6 +213,11 @@ class Deliveries:
         """-> what tells whether a lease of the group on the topic holds its messages at a time (ms)."""
         subscription = self._by_topic.get(topic, {}).get(group)
         return before_deadline if subscription is None else subscription.due.is_lent
+
+    def holds_back(self, group: int, topic: int) -> Callable[[int, int, Lease], bool]:
+        """-> what tells by queue, offset and lease whether a pending message waits for an older one of its group."""
+        subscription = self._by_topic.get(topic, {}).get(group)
+        return _not_served_yet if subscription is None else subscription.holds_back
 
     def _owners_of(self, group: Group, topic: Topic) -> dict[int, str] | None:
         known = self._owners.setdefault(group.id, {})
@@ -243,6 +260,10 @@ class Deliveries:
 
 def _owns(owners: dict[int, str], poll: Poll) -> bool:
     return poll.queue is not None and owners.get(poll.queue) == poll.client_id
+
+
+def _not_served_yet(_queue: int, _offset: int, lease: Lease) -> bool:
+    return lease.holds_back
 
 
 def backoff_ms(group: Group, attempt: int) -> int:

@@ -81,6 +81,7 @@ class _Waiting(NamedTuple):
     stored: list[tuple[OnStored, Stored]]
     callbacks: list[Callable[[], None]]
     topics: list[int]
+    settled: list[tuple[Progress, list[int]]]
 
 
 class Journal:
@@ -101,17 +102,25 @@ class Journal:
         self._held: dict[tuple[int, int], _Held] = {}
         self._gathered_bytes = 0
         self._acks: dict[tuple[Progress, Fate], list[int]] = {}
+        self._settled: list[tuple[Progress, list[int]]] = []
         self._callbacks: list[Callable[[], None]] = []
         self._waiting: deque[_Waiting] = deque()
         self._rotation: dict[int, int] = {}
         self.on_messages: Callable[[int], None] = lambda _topic_id: None
         """Called with the id of each topic whose new messages can be delivered now."""
+        self.on_settled: Callable[[Progress, Sequence[int]], None] = lambda _progress, _offsets: None
+        """Called with the offsets of settled messages when that is on the disk."""
         log.on_durable = self._durable
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes that the disk does not have yet."""
         return self._log.pending_bytes + self._gathered_bytes
+
+    @property
+    def all_durable(self) -> bool:
+        """Whether all that was recorded up to now is on the disk."""
+        return not (self._waiting or self._sections or self._acks)
 
     @property
     def has_room(self) -> bool:
@@ -126,13 +135,15 @@ class Journal:
                 "the broker's disk is full: nothing can be recorded until space is free again",
             )
 
-    def emit(self, section: Section, *, freeing: bool = False) -> None:
+    def emit(self, *sections: Section, freeing: bool = False) -> None:
         """Records something; it holds from now on, and survives a crash when the turn's frame is on the disk.
 
-        A record that leads to free space may use the last of it.
+        What is emitted at once survives as a whole or not at all. A record that leads to free space may use the last
+        of it.
         """
         self._freeing |= freeing
-        self._record(section)
+        for section in sections:
+            self._record(section)
         if len(self._sections) >= _MAX_SECTIONS:
             self._seal()
         self._seal_soon()
@@ -201,6 +212,7 @@ class Journal:
 
     def settle_now(self, progress: Progress, offsets: list[int], fate: Fate) -> None:
         """The same, with effect at once: for those who go on reading the progress in this turn."""
+        self._settled.append((progress, offsets))
         self.emit(records.ack(progress.group, progress.topic, progress.queue, offsets, fate))
 
     def set_offset(self, group: int, topic: int, queue: int, offset: int) -> None:
@@ -275,11 +287,12 @@ class Journal:
         self._emit_acks()
         sections, self._sections = self._sections, []
         callbacks, self._callbacks = self._callbacks, []
+        settled, self._settled = self._settled, []
         freeing, self._freeing = self._freeing, False
         if not sections:
             # nothing to write, but earlier frames may still be on their way: answers keep their order
             if self._waiting:
-                self._waiting.append(_Waiting(self._waiting[-1].end, [], callbacks, []))
+                self._waiting.append(_Waiting(self._waiting[-1].end, [], callbacks, [], []))
             else:
                 for callback in callbacks:
                     callback()
@@ -304,7 +317,7 @@ class Journal:
                 topics.append(section.topic)
                 for index, on_stored in stored[section.topic, section.queue, section.base]:
                     placed.append((on_stored, Stored(section.queue, section.base + index, position, index)))
-        self._waiting.append(_Waiting(appended.end, placed, callbacks, topics))
+        self._waiting.append(_Waiting(appended.end, placed, callbacks, topics, settled))
 
     def _emit_messages(self) -> dict[tuple[int, int, int], list[tuple[int, OnStored]]]:
         """-> who waits for the messages of a section, by its topic, queue and base."""
@@ -348,6 +361,7 @@ class Journal:
         for (progress, fate), offsets in self._acks.items():
             before = len(progress.pending)
             self._record(records.ack(progress.group, progress.topic, progress.queue, offsets, fate))
+            self._settled.append((progress, offsets))
             settled = before - len(progress.pending)  # two calls may have settled the same in one turn
             if settled and fate == Fate.CONSUMED:
                 self._traffic.of_group(progress.group, progress.topic).acknowledged += settled
@@ -361,5 +375,7 @@ class Journal:
                 on_stored(where)
             for callback in frame.callbacks:
                 callback()
+            for progress, offsets in frame.settled:
+                self.on_settled(progress, offsets)
             for topic in frame.topics:
                 self.on_messages(topic)

@@ -49,6 +49,7 @@ def resolve(state: State, handle: str, group_id: int, topic_id: int) -> tuple[Pr
         progress is None
         or lease is None
         or (lease.incarnation, lease.number) != (receipt.incarnation, receipt.number)
+        or lease.holds_back
         or (receipt.group, receipt.topic) != (group_id, topic_id)
     ):
         raise Refused(

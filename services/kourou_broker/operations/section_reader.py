@@ -1,7 +1,7 @@
 """Stored messages out of their sections."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -112,6 +112,18 @@ class SectionReader:
             return None
         section = self.cached(entry) or await self.read(entry)
         return section.message(offset - entry.base)
+
+    async def messages(self, queue: Queue, offsets: Iterable[int]) -> AsyncIterator[tuple[int, StoredMessage | None]]:
+        """Each offset with what `message` says; of ascending ones that lie in one section it is taken apart once."""
+        section: MessageSection | None = None
+        for offset in offsets:
+            if section is None or not section.base <= offset < section.base + section.count:
+                entry = self.find(queue, offset) if offset >= queue.first_offset else None
+                section = None if entry is None else self.cached(entry) or await self.read(entry)
+            if section is not None and section.base <= offset < section.base + section.count:
+                yield offset, section.message(offset - section.base)
+            else:
+                yield offset, await self.message(queue, offset)
 
     async def held(self, position: int, index: int) -> StoredMessage | None:
         """One message of a HELD or HELD_CARRIED section; None if its segment is gone. It has no offset: -1."""

@@ -1,60 +1,25 @@
-"""Delivery to one group from one topic of this broker: parked polls here, due and fresh messages there."""
+"""Delivery to one group from one topic of this broker: parked polls here, messages to lend there."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import structlog
 
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations.attempts import Attempts
-from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.due_leases import DueLeases
-from kourou_broker.operations.journal import Journal
-from kourou_broker.operations.matching import MatchingReader
+from kourou_broker.operations.lending import Context, Lending
+from kourou_broker.operations.lending_in_order import LendingInOrder
 from kourou_broker.operations.poll import Batch, Delivery, Poll
-from kourou_broker.operations.section_reader import SectionReader, StoredMessage
-from kourou_broker.operations.traffic import Traffic
-from kourou_broker.state import Fate, State, records
+from kourou_broker.operations.section_reader import StoredMessage
 from kourou_broker.state.definitions import Group, Queue, Topic
-from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
-from kourou_service.clock import Clock
 from kourou_service.logs import apart_from_calls
-from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
 
-_LOOK_AGAIN_MS = 1000
-"""A lease that came up and could not be dealt with, as when the disk failed to be read, comes up again after this."""
 _REPEAT_WAIT_MS = 5000
-
-
-class LeaseNumbers:
-    """The names of this run's leases: no other run of any broker gives the same."""
-
-    def __init__(self, incarnation: int) -> None:
-        self.incarnation = incarnation
-        self._last = 0
-
-    def next(self) -> int:
-        self._last += 1
-        return self._last
-
-
-class Context(NamedTuple):
-    """What all subscriptions work with."""
-
-    state: State
-    journal: Journal
-    reader: SectionReader
-    dead_letters: DeadLetters
-    clock: Clock
-    numbers: LeaseNumbers
-    traffic: Traffic
-    may_live: Callable[[str], bool]
-    """Whether the client with this id is not known to be gone."""
-    max_pending: int
-    """Messages of one queue lent or due at a time; at the bound nothing fresh is lent."""
 
 
 class Subscription:
@@ -65,7 +30,6 @@ class Subscription:
         self._loop = asyncio.get_running_loop()
         self._polls: list[Poll] = []
         self.due = DueLeases(context.may_live, context.numbers.incarnation)
-        self._fresh = MatchingReader(context.reader)
         self._attempts = Attempts(self._holds)
         self._traffic = context.traffic.of_group(group.id, topic.id)
         self._next_queue = 0
@@ -73,9 +37,12 @@ class Subscription:
         self._serving: Poll | None = None
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
+        self._in_order = keeps_order(group, topic)
+        self._lending = self._new_lending()
         for progress in context.state.progress_of(group, topic):
             for lease, _offsets in progress.leases():
-                self.due.watch(progress.queue, lease)
+                if not (self._in_order and lease.holds_back):
+                    self.due.watch(progress.queue, lease)
 
     def park(self, poll: Poll) -> None:
         """The poll's answer is set as soon as there is a message for it; who gave it up calls `leave`."""
@@ -114,6 +81,23 @@ class Subscription:
         for queue, lease in {(delivery.queue.id, delivery.lease) for delivery in deliveries}:
             self.due.give_back(queue, lease, at_ms)
         self.wake()
+
+    def grant(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage], high: int) -> None:
+        self._lending.grant(queue, lease, messages, high)
+        self.wake()
+
+    def settled(self, queue: int, offsets: Sequence[int]) -> None:
+        """Messages of the queue were settled, and the disk knows."""
+        self._lending.settled(queue, offsets)
+
+    def offsets_set(self) -> None:
+        """Leases of some queues are void: what is there now can be had at once."""
+        self._lending.offsets_set()
+        self.wake()
+
+    def holds_back(self, queue: int, offset: int, lease: Lease) -> bool:
+        """Whether a pending message waits for an older one of its message group."""
+        return self._lending.holds_back(queue, offset, lease)
 
     def end_polls(self, lost: Callable[[Poll], bool]) -> None:
         """Ends the polls of those who do not own their queue any more."""
@@ -177,6 +161,8 @@ class Subscription:
     async def _take(self, poll: Poll) -> list[Delivery]:
         if not self._context.journal.has_room:
             return []
+        if self._in_order is not keeps_order(self.group, self.topic):
+            self._switch_lending()
         if poll.attempt_id and (again := await self._again(poll)):
             return again
         batch = Batch(poll.batch_size)
@@ -184,9 +170,7 @@ class Subscription:
             if batch.full or poll.answer.done():
                 break
             try:
-                await self._take_due(queue, poll, batch)
-                if not batch.full and not poll.answer.done():
-                    await self._take_fresh(queue, poll, batch)
+                await self._lending.take(queue, poll, batch)
             except Exception:  # it must hold up neither the other queues nor what was lent already
                 name = f"{self.topic.name}/{queue.id}"
                 _logger.exception("a queue cannot be read", queue=name, group=str(self.group.name))
@@ -200,79 +184,6 @@ class Subscription:
         start = self._next_queue = (self._next_queue + 1) % len(queues)
         return (*queues[start:], *queues[:start])
 
-    async def _take_due(self, queue: Queue, poll: Poll, batch: Batch) -> None:
-        """Messages whose lease has run out, once more; past the group's attempts they become dead letters."""
-        context, due = self._context, self.due
-        progress = context.state.progress.get((self.group.id, self.topic.id, queue.id))
-        while progress is not None and not batch.full and not poll.answer.done():
-            now_ms = context.clock.now_ms()
-            lease = due.take(queue.id, now_ms)
-            if lease is None:
-                break
-            held = _held(progress, lease)
-            if not held:
-                due.ended(lease)
-            elif due.renews(lease, now_ms):
-                due.watch(queue.id, lease, now_ms + poll.invisible_ms)
-            else:
-                due.watch(queue.id, lease, now_ms + _LOOK_AGAIN_MS)  # for what is not settled or lent below
-                found = await self._read_held(progress, queue, lease, held[: batch.room])
-                if found and lease.attempt >= self.group.max_attempts:
-                    self._bury(progress, found)
-                elif found and not poll.answer.done():
-                    batch.add(self._lend(queue, poll, found, lease.attempt + 1, progress.high))
-
-    async def _read_held(
-        self, progress: Progress, queue: Queue, lease: Lease, offsets: Sequence[int]
-    ) -> list[StoredMessage]:
-        """The messages that the lease still holds when they are read; what is not there any more is settled."""
-        found = [await self._context.reader.message(queue, offset) for offset in offsets]
-        gone = [offset for offset, message in zip(offsets, found, strict=True) if message is None]
-        if gone:
-            self._context.journal.settle(progress, gone, Fate.EXPIRED)
-        return [message for message in found if message and progress.pending.get(message.offset) is lease]
-
-    async def _take_fresh(self, queue: Queue, poll: Poll, batch: Batch) -> None:
-        context = self._context
-        key = (self.group.id, self.topic.id, queue.id)
-        progress = context.state.progress.get(key)
-        start = progress.high if progress is not None else queue.first_offset
-        if start >= queue.next_offset or (progress is not None and len(progress.pending) >= context.max_pending):
-            return
-        taken, offset = await self._fresh.read(
-            queue, start, poll.filter, batch.room, batch.room_bytes, lambda: poll.in_haste
-        )
-        progress = context.state.progress.get(key)
-        if poll.answer.done() and taken:
-            taken, offset = [], taken[0].offset  # what the filter left out need not be read again
-        if (progress.high if progress is not None else queue.first_offset) != start:
-            self._woken = True  # the offset was set, or messages expired: the next round sees where it is now
-        elif offset > start:
-            batch.add(self._lend(queue, poll, taken, 1, offset))
-
-    def _lend(self, queue: Queue, poll: Poll, messages: list[StoredMessage], attempt: int, high: int) -> list[Delivery]:
-        context = self._context
-        lease = Lease(
-            context.numbers.incarnation,
-            context.numbers.next(),
-            context.clock.now_ms() + poll.invisible_ms,
-            attempt,
-            poll.auto_renew,
-            poll.client_id,
-            [message.offset for message in messages],
-        )
-        return self.grant(queue, lease, messages, high)
-
-    def grant(self, queue: Queue, lease: Lease, messages: Iterable[StoredMessage], high: int) -> list[Delivery]:
-        """Records the lease; not waited for, since a lease lost in a crash is only an attempt not counted."""
-        self._context.journal.emit(records.lease(self.group.id, self.topic.id, queue.id, high, lease))
-        progress = self._context.state.progress[self.group.id, self.topic.id, queue.id]
-        held = next((progress.pending[offset] for offset in lease.offsets if offset in progress.pending), lease)
-        if lease.offsets:
-            self.due.watch(queue.id, held)
-            self.due.forget(queue.id, len(progress.pending), lambda lease: bool(_held(progress, lease)))
-        return [Delivery(queue, message, held) for message in messages]
-
     def _count(self, deliveries: list[Delivery]) -> None:
         self._context.traffic.delivered += len(deliveries)
         traffic = self._traffic
@@ -282,13 +193,6 @@ class Subscription:
             if lease.attempt > 1:
                 traffic.redelivered += 1
 
-    def _bury(self, progress: Progress, messages: list[StoredMessage]) -> None:
-        for message in messages:
-            try:
-                self._context.dead_letters.move(self.group, self.topic, progress, message)
-            except Refused:
-                return  # the disk is full or slow: they come up again
-
     def _holds(self, queue: int, lease: Lease) -> bool:
         progress = self._context.state.progress.get((self.group.id, self.topic.id, queue))
         return progress is not None and any(progress.pending.get(offset) is lease for offset in lease.offsets)
@@ -297,17 +201,24 @@ class Subscription:
         """What an earlier call with this attempt id was given and did not get, once more and at the same attempt."""
         again: list[Delivery] = []
         for queue_id, lease in self._attempts.leases(poll.attempt_id):
-            queue = self.topic.queues[queue_id]
-            progress = self._context.state.progress.get((self.group.id, self.topic.id, queue_id))
-            if progress is None:
-                continue
-            found = await self._read_held(progress, queue, lease, _held(progress, lease))
-            if found:
-                again += self._lend(queue, poll, found, lease.attempt, progress.high)
+            again += await self._lending.lend_again(self.topic.queues[queue_id], poll, lease)
         self._attempts.remember(poll.attempt_id, again)
         return again
 
+    def _new_lending(self) -> Lending:
+        kind = LendingInOrder if self._in_order else Lending
+        return kind(self._context, self.group, self.topic, self.due, self.wake)
 
-def _held(progress: Progress, lease: Lease) -> list[int]:
-    """What of its messages the lease still holds."""
-    return [offset for offset in lease.offsets if progress.pending.get(offset) is lease]
+    def _switch_lending(self) -> None:
+        """The group keeps the order of messages from now on, or no longer."""
+        self._in_order = not self._in_order
+        self._lending = self._new_lending()
+        if not self._in_order:
+            for progress in self._context.state.progress_of(self.group, self.topic):
+                for lease, _offsets in progress.leases():
+                    if lease.holds_back:
+                        self.due.watch(progress.queue, lease)  # it is due: nothing waits any more
+
+
+def keeps_order(group: Group, topic: Topic) -> bool:
+    return topic.type == definition_pb2.FIFO and group.definition.order == record_pb2.ORDER_FIFO

@@ -163,7 +163,7 @@ class AdministeringDoor:
                     group=group.name.resource(),
                     committed_offset=progress.low,
                     lag=len(progress.pending) + queue.next_offset - progress.high,
-                    inflight=len(progress.pending),
+                    inflight=sum(not lease.holds_back for lease in progress.pending.values()),
                     owner_client_id=self._deliveries.owner(group, queue.topic, queue.id),
                 )
                 for group, progress in read_by

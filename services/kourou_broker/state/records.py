@@ -56,7 +56,10 @@ HELD_KINDS = frozenset((Kind.HELD, Kind.HELD_CARRIED))
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """Some messages of a queue lent to one client of a group until a deadline. Compared by identity."""
+    """Some messages of a queue lent to one client of a group until a deadline. Compared by identity.
+
+    Or held back from all clients, since each of them waits for an older one of its message group.
+    """
 
     incarnation: int
     number: int
@@ -65,6 +68,15 @@ class Lease:
     auto_renew: bool
     client_id: str
     offsets: Sequence[int]
+
+    @property
+    def holds_back(self) -> bool:
+        """Nobody was lent the messages yet. A lease to a client has a number."""
+        return not self.number
+
+
+def holding_back(offsets: Sequence[int]) -> Lease:
+    return Lease(0, 0, 0, 0, False, "", offsets)
 
 
 def messages(type_: int, topic: int, queue: int, base: int, rows: Sequence[bytes], bodies: Sequence[bytes]) -> Section:
