@@ -101,7 +101,7 @@ def toml(value: object) -> str:
         case int() | float():
             return str(value)
         case _:
-            return f'"{value}"'
+            return f'"{"" if value is None else value}"'
 
 
 def values(field: FieldInfo) -> str:

@@ -31,7 +31,7 @@ def main(args: Sequence[str]) -> int:
                 _logger.info(
                     "broker serves",
                     name=settings.name,
-                    listeners=[f"{listener.name}={listener.bind}" for listener in broker.listeners],
+                    listeners=[listener.bound_form for listener in broker.listeners],
                     metrics=str(metrics or ""),
                     **broker.start_facts,
                 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.registry.v1 import registry_pb2
 from kourou_broker.state.definitions import Name, name_of
+from kourou_service.listener import Listener
 
 
 class BrokerReport:
@@ -20,10 +21,10 @@ class BrokerReport:
         identity: bytes,
         started_ms: int,
         version: str,
-        listeners: Mapping[str, v2.Endpoints],
+        listeners: Iterable[Listener],
         permission: v2.Permission,
     ) -> None:
-        """`identity`: 16 bytes kept in the data folder. `listeners`: the advertised endpoints by listener name."""
+        """`identity`: 16 bytes kept in the data folder. `listeners`: as they are bound."""
         self._fixed = registry_pb2.FullState(
             cluster=cluster,
             broker_name=name,
@@ -31,7 +32,10 @@ class BrokerReport:
             identity=identity,
             started_ms=started_ms,
             version=version,
-            listeners=[registry_pb2.Listener(name=each, endpoints=endpoints) for each, endpoints in listeners.items()],
+            listeners=[
+                registry_pb2.Listener(name=listener.name, endpoints=listener.endpoints(), tls=listener.tls)
+                for listener in listeners
+            ],
         )
         self._permission = permission
         self._topics: dict[Name, registry_pb2.TopicState] = {}

@@ -43,6 +43,7 @@ from kourou_service.listener import Listener, ListenerNames
 from kourou_service.metrics.exposition import Node
 from kourou_service.metrics.family import Collect
 from kourou_service.metrics.node import NodeMetrics
+from kourou_service.tls.certificates import Certificates
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
 _SERVICES = (service_rpc.SERVICE, broker_rpc.SERVICE)
@@ -51,7 +52,8 @@ LOG_FAILED = 74
 
 
 class Broker:
-    """Built inside the running loop; start raises LogError (the data) and OSError (an address, the disk)."""
+    """Built inside the running loop; start raises LogError (the data), UserError (a certificate), OSError (an address,
+    the disk)."""
 
     def __init__(
         self,
@@ -93,8 +95,12 @@ class Broker:
         stack.push_async_callback(core.close)
         stack.push_async_callback(self._transport.close)
         stack.push_async_callback(self._engine.stop, settings.stop_grace_s)
+        certificates = Certificates(settings, settings.listeners, settings.data / "tls")
+        stack.callback(certificates.close)
         self.listeners = tuple(
-            listener.bound(self._engine.listen(str(listener.bind), name=listener.name))
+            listener.bound(
+                self._engine.listen(str(listener.bind), certificates.credentials(listener), name=listener.name)
+            )
             for listener in settings.listeners
         )
         report = BrokerReport(
@@ -104,13 +110,15 @@ class Broker:
             identity=medium.identity,
             started_ms=started_ms,
             version=version("kourou-server"),
-            listeners={listener.name: listener.endpoints() for listener in self.listeners},
+            listeners=self.listeners,
             permission=core.state.broker.permission,
         )
         namesrvs = Resolver(settings.namesrv, interval_s=settings.resolve_interval_s)
         membership = Membership(core, report, settings, namesrvs, self._transport)
         self._open_doors(core, membership, started_ms)
         self._collectors = collectors(core, settings, self._clock, lambda: membership.registration.links)
+        self._collectors.append(certificates.collect)
+        certificates.start()
         core.start()
         _settle_memory()
         await self._engine.start()

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from kourou_service.listener import HostPort, Listener, ListenersSetting, OptionalAddressSetting, TargetsSetting
-from kourou_service.settings import ServiceSettings
+from kourou_service.tls.settings import TlsSettings
 
 _MIB = 1024 * 1024
 _NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$"
-_DEFAULT_LISTENER = Listener("local", HostPort("127.0.0.1", 10911), HostPort("127.0.0.1", 10911))
+_DEFAULT_LISTENERS = tuple(map(Listener.parse, ("local=127.0.0.1:10911", "local-tls=tls://127.0.0.1:10921")))
 
 
-class BrokerSettings(ServiceSettings):
+class BrokerSettings(TlsSettings):
     command: ClassVar[str] = "broker"
 
     cluster: Annotated[str, Field(pattern=_NAME, description="The cluster's name.")] = "kourou"
@@ -22,8 +22,8 @@ class BrokerSettings(ServiceSettings):
         default=Path("data/broker-a"), description="The folder that holds the log; it belongs to this broker alone."
     )
     listeners: ListenersSetting = Field(
-        default=(_DEFAULT_LISTENER,),
-        description="Where clients reach the broker: name=bind[/advertised], separated by commas.",
+        default=_DEFAULT_LISTENERS,
+        description="Where clients reach the broker: name=[tls://]bind[/advertised], separated by commas.",
     )
     fallback_listener: str = Field(
         default="local", description="The listener whose addresses are answered when a call does not tell how it came."

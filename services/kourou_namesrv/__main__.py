@@ -29,7 +29,7 @@ def main(args: Sequence[str]) -> int:
             ) as metrics:
                 _logger.info(
                     "NameServer listens",
-                    clients=[f"{listener.name}={listener.bind}" for listener in namesrv.listeners],
+                    clients=[listener.bound_form for listener in namesrv.listeners],
                     brokers=namesrv.broker_address,
                     metrics=str(metrics or ""),
                 )

@@ -16,7 +16,7 @@ from kourou_namesrv.forwarding import Forwarder
 from kourou_namesrv.readiness import Readiness
 from kourou_namesrv.registry import TopicKey
 from kourou_namesrv.routes import Routes
-from kourou_namesrv.routing import check_open, topic_key, topic_not_found
+from kourou_namesrv.routing import check_open, no_queues, topic_key
 from kourou_service.client_settings import settings_answer
 from kourou_service.door import OK, client_id, parse, serve_stream, serve_unary, status
 from kourou_service.engine import Call, Engine, StreamCall
@@ -63,9 +63,10 @@ class AccessPoint:
         client_id(call)
         topic = topic_key(request.topic)
         check_open(self._readiness)
-        route = self._routes.route(topic, self._names.choose(request.endpoints, call.authority, call.listener))
+        way = self._names.choose(request.endpoints, call.authority, call.listener)
+        route = self._routes.route(topic, way)
         if not route.queues:
-            return service_pb2.QueryRouteResponse(status=topic_not_found(topic))
+            return service_pb2.QueryRouteResponse(status=no_queues(self._routes, topic, way))
         return service_pb2.QueryRouteResponse(status=OK, message_queues=route.queues)
 
     async def query_assignment(
@@ -74,10 +75,10 @@ class AccessPoint:
         client_id(call)
         topic = topic_key(request.topic)
         check_open(self._readiness)
-        listener = self._names.choose(request.endpoints, call.authority, call.listener)
-        if not self._routes.route(topic, listener).queues:
-            return service_pb2.QueryAssignmentResponse(status=topic_not_found(topic))
-        return await self._forwarder.query_assignment(request, topic, listener, call.metadata)
+        way = self._names.choose(request.endpoints, call.authority, call.listener)
+        if not self._routes.route(topic, way).queues:
+            return service_pb2.QueryAssignmentResponse(status=no_queues(self._routes, topic, way))
+        return await self._forwarder.query_assignment(request, topic, way, call.metadata)
 
     async def heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:
         client_id(call)
@@ -120,8 +121,8 @@ class AccessPoint:
         name = path.rpartition("/")[2]
         advice = "send it to the brokers that QueryRoute names"
         if topic is not None:
-            listener = self._names.choose(None, call.authority, call.listener)
-            route = self._routes.route(TopicKey.of(topic), listener)
+            way = self._names.choose(None, call.authority, call.listener)
+            route = self._routes.route(TopicKey.of(topic), way)
             brokers = {queue.broker.name: str(addresses_of(queue.broker.endpoints)[0]) for queue in route.queues}
             if brokers:
                 advice = "send it to a broker of the topic: " + ", ".join(sorted(brokers.values())[:8])

@@ -51,7 +51,8 @@ class Broker:
     identity: bytes
     started_ms: int
     version: str
-    listeners: dict[str, v2.Endpoints]
+    listeners: dict[str, registry_pb2.Listener]
+    """By name."""
     permission: v2.Permission
     topics: dict[TopicKey, registry_pb2.TopicState]
     known_brokers: frozenset[str]
@@ -115,7 +116,7 @@ class Registry:
             identity=state.identity,
             started_ms=state.started_ms,
             version=state.version,
-            listeners={listener.name: listener.endpoints for listener in state.listeners},
+            listeners={listener.name: listener for listener in state.listeners},
             permission=state.permission,
             topics=topics,
             known_brokers=frozenset(state.known_brokers),

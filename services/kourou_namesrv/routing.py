@@ -12,10 +12,15 @@ from kourou_namesrv.routes import Route, Routes
 from kourou_service.clock import Clock
 from kourou_service.door import OK, serve_unary, status
 from kourou_service.engine import AbortCall, Call, Engine, StatusCode
-from kourou_service.listener import ListenerNames
+from kourou_service.listener import ListenerNames, Way
 from kourou_service.refusal import Refused
 
 MAX_WAIT_S = 60.0
+_NO_LISTENER = {
+    True: "this access point speaks TLS, and no broker of {topic} has a listener that does: give brokers one, such as"
+    " {name}=tls://127.0.0.1:10921, or use an access point without TLS",
+    False: "this access point speaks plaintext, and brokers of {topic} take TLS only: use an access point with TLS",
+}
 
 
 class RoutingService:
@@ -50,23 +55,25 @@ class RoutingService:
     async def watch_route(self, request: routing_pb2.WatchRouteRequest, call: Call) -> routing_pb2.WatchRouteResponse:
         check_open(self._readiness)
         topic = topic_key(request.topic)
-        listener = self._names.choose(request.endpoints, call.authority, call.listener)
-        route = self._routes.route(topic, listener)
+        way = self._names.choose(request.endpoints, call.authority, call.listener)
+        route = self._routes.route(topic, way)
         wait_s = min(request.max_wait.seconds + request.max_wait.nanos / 1e9, MAX_WAIT_S)
         if route.version == request.known_version and wait_s > 0:
-            route = await self._changed_route(topic, listener, request.known_version, wait_s)
+            route = await self._changed_route(topic, way, request.known_version, wait_s)
         return routing_pb2.WatchRouteResponse(
-            status=OK if route.queues else topic_not_found(topic), version=route.version, message_queues=route.queues
+            status=OK if route.queues else no_queues(self._routes, topic, way),
+            version=route.version,
+            message_queues=route.queues,
         )
 
     async def list_brokers(
         self, request: routing_pb2.ListBrokersRequest, call: Call
     ) -> routing_pb2.ListBrokersResponse:
-        listener = self._names.choose(request.endpoints, call.authority, call.listener)
-        brokers = [self._info(broker, listener) for broker in self._registry.brokers]
+        way = self._names.choose(request.endpoints, call.authority, call.listener)
+        brokers = [self._info(broker, way) for broker in self._registry.brokers]
         return routing_pb2.ListBrokersResponse(status=OK, brokers=brokers)
 
-    async def _changed_route(self, topic: TopicKey, listener: str, known_version: int, wait_s: float) -> Route:
+    async def _changed_route(self, topic: TopicKey, way: Way, known_version: int, wait_s: float) -> Route:
         if self._watching >= self._max_watchers:
             raise Refused(v2.TOO_MANY_REQUESTS, f"{self._watching} clients wait for routes already")
         event = asyncio.Event()
@@ -74,12 +81,12 @@ class RoutingService:
         self._watchers.setdefault(topic, set()).add(event)
         try:
             async with asyncio.timeout(wait_s):
-                while (route := self._routes.route(topic, listener)).version == known_version:
+                while (route := self._routes.route(topic, way)).version == known_version:
                     await event.wait()
                     event.clear()
             return route
         except TimeoutError:
-            return self._routes.route(topic, listener)
+            return self._routes.route(topic, way)
         finally:
             self._watching -= 1
             self._watchers[topic].discard(event)
@@ -91,14 +98,14 @@ class RoutingService:
             for event in self._watchers.get(topic, ()):
                 event.set()
 
-    def _info(self, broker: Broker, listener: str) -> routing_pb2.BrokerInfo:
+    def _info(self, broker: Broker, way: Way) -> routing_pb2.BrokerInfo:
         silent_s = asyncio.get_running_loop().time() - broker.last_heard_s
         return routing_pb2.BrokerInfo(
             cluster=broker.cluster,
             name=broker.key.name,
             id=broker.key.id,
             version=broker.version,
-            endpoints=self._routes.endpoints(broker, listener),
+            endpoints=self._routes.endpoints(broker, way),
             permission=broker.permission,
             started_ms=broker.started_ms,
             last_heartbeat_ms=self._clock.now_ms() - round(silent_s * 1000),
@@ -123,5 +130,8 @@ def topic_key(resource: v2.Resource) -> TopicKey:
     return TopicKey.of(resource)
 
 
-def topic_not_found(topic: TopicKey) -> v2.Status:
+def no_queues(routes: Routes, topic: TopicKey, way: Way) -> v2.Status:
+    """Why a route is empty."""
+    if routes.holds(topic):
+        return status(v2.ILLEGAL_ACCESS_POINT, _NO_LISTENER[way.tls].format(topic=topic, name=way.name))
     return status(v2.TOPIC_NOT_FOUND, f"no topic {topic}; {how_topic_comes(topic.name)}")

@@ -24,11 +24,12 @@ from kourou_service.engine import Engine, create_engine
 from kourou_service.engine.health import Health, serve_health
 from kourou_service.engine.reflection import serve_reflection
 from kourou_service.following import Following
-from kourou_service.listener import Listener, ListenerNames, addresses_of
+from kourou_service.listener import Listener, ListenerNames, Way, addresses_of
 from kourou_service.metrics.calls import CallMeters
 from kourou_service.metrics.exposition import Node
 from kourou_service.metrics.family import Collect
 from kourou_service.metrics.node import NodeMetrics, node_id
+from kourou_service.tls.certificates import Certificates
 
 _logger = structlog.stdlib.get_logger("kourou_namesrv")
 
@@ -37,7 +38,8 @@ _SERVICES_FOR_BROKERS = (registry_rpc.SERVICE, routing_rpc.SERVICE)
 
 
 class NameServer:
-    """Built inside the running loop; `start` raises OSError when an address is taken."""
+    """Built inside the running loop; `start` raises OSError when an address is taken, and UserError for certificates
+    that cannot be used."""
 
     def __init__(
         self,
@@ -65,12 +67,18 @@ class NameServer:
         self._collectors: list[Collect] = []
         self._node: Node | None = None
         self._following: Following | None = None
+        self._certificates: Certificates | None = None
 
     async def start(self) -> None:
+        settings = self._settings
+        certificates = self._certificates = Certificates(settings, settings.listeners, None)
         self.listeners = tuple(
-            listener.bound(self._for_clients.listen(str(listener.bind), name=listener.name))
-            for listener in self._settings.listeners
+            listener.bound(
+                self._for_clients.listen(str(listener.bind), certificates.credentials(listener), name=listener.name)
+            )
+            for listener in settings.listeners
         )
+        self._collectors.append(certificates.collect)
         self.broker_address = self._for_brokers.listen(
             str(self._settings.broker_listener), name=self._settings.fallback_listener
         )
@@ -80,6 +88,7 @@ class NameServer:
         self._wire()
         self.readiness.start()
         self._scanner = asyncio.create_task(self._keep_scanning())
+        certificates.start()
         await self._for_brokers.start()
         await self._for_clients.start()
 
@@ -95,6 +104,8 @@ class NameServer:
             health.close()
         if self._scanner is not None:
             self._scanner.cancel()
+        if self._certificates is not None:
+            self._certificates.close()
         grace_s = self._settings.stop_grace_s
         await asyncio.gather(self._for_clients.stop(grace_s), self._for_brokers.stop(grace_s))
         await self._transport.close()
@@ -130,10 +141,10 @@ class NameServer:
         def learn(_: Iterable[TopicKey]) -> None:
             names.learn(
                 {
-                    address: name
+                    address: Way(name, listener.tls)
                     for broker in self.registry.brokers
-                    for name, endpoints in broker.listeners.items()
-                    for address in addresses_of(endpoints)
+                    for name, listener in broker.listeners.items()
+                    for address in addresses_of(listener.endpoints)
                 }
             )
 

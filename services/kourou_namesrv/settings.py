@@ -6,23 +6,28 @@ from pydantic import Field
 
 from kourou_service.listener import (
     DEFAULT_NAME,
+    DEFAULT_TLS_NAME,
     AddressSetting,
     HostPort,
     Listener,
     ListenersSetting,
     OptionalAddressSetting,
 )
-from kourou_service.settings import ClusterSetting, ServiceSettings
+from kourou_service.settings import ClusterSetting
+from kourou_service.tls.settings import TlsSettings
 
 
-class NamesrvSettings(ServiceSettings):
+class NamesrvSettings(TlsSettings):
     command: ClassVar[str] = "namesrv"
 
     cluster: ClusterSetting = Field(default="kourou", description="The cluster's name, in metrics and traces.")
     listeners: ListenersSetting = Field(
-        default=(Listener.parse(f"{DEFAULT_NAME}=127.0.0.1:8081"),),
-        description="Where clients find their access point: name=bind[/advertised], several separated by commas. "
-        "A client is given the brokers' addresses of the listener with the same name.",
+        default=(
+            Listener.parse(f"{DEFAULT_NAME}=127.0.0.1:8081"),
+            Listener.parse(f"{DEFAULT_TLS_NAME}=tls://127.0.0.1:8443"),
+        ),
+        description="Where clients find their access point: name=[tls://]bind[/advertised], several separated by "
+        "commas. A client is given the brokers' addresses of the listener with the same name.",
     )
     broker_listener: AddressSetting = Field(
         default=HostPort("127.0.0.1", 9876), description="Where brokers register, host:port."
@@ -33,7 +38,8 @@ class NamesrvSettings(ServiceSettings):
     )
     forward_listener: str = Field(
         default="",
-        description="The brokers' listener by which this NameServer itself reaches them; empty: the fallback listener.",
+        description="The brokers' listener, a plaintext one, by which this NameServer itself reaches them; "
+        "empty: the fallback listener.",
     )
     metrics_listen: OptionalAddressSetting = Field(
         default=HostPort("127.0.0.1", 5558), description="Where /metrics and /health are, host:port; empty: nowhere."

@@ -1,12 +1,13 @@
 """Named listeners: the addresses of one process, each for the clients of one network.
 
 A client in a container network and one on the host need different addresses of the same broker. So a listener has a
-name, and whoever came by an access point of that name is answered with the brokers' addresses of that name.
+name, and whoever came by an access point of that name is answered with the brokers' addresses of that name. The same
+way clients that speak TLS are told apart: a listener speaks either TLS or plaintext.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
@@ -16,6 +17,8 @@ from kourou.route import scheme_of
 from kourou_service.settings import StringList, split_commas
 
 DEFAULT_NAME = "local"
+DEFAULT_TLS_NAME = "local-tls"
+TLS_PREFIX = "tls://"
 MAX_NAME_CHARS = 32
 WILDCARDS = ("0.0.0.0", "::")
 
@@ -44,28 +47,47 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Way(NamedTuple):
+    """How a client comes: by the listeners of that name, over TLS or in plaintext."""
+
+    name: str
+    tls: bool = False
+
+
 @dataclass(frozen=True)
 class Listener:
-    """One setting `name=bind[/advertised]`, such as `internal=0.0.0.0:8081/namesrv-1:8081`."""
+    """One setting `name=[tls://]bind[/advertised]`, such as `internal=0.0.0.0:8081/namesrv-1:8081`."""
 
     name: str
     bind: HostPort
     advertised: HostPort
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Listener":
         """Raises ValueError with a sentence for the user."""
         name, equals, addresses = text.strip().partition("=")
         if not equals:
-            name, addresses = DEFAULT_NAME, text
+            name, addresses = "", text.strip()
+        tls = addresses.startswith(TLS_PREFIX)
+        addresses = addresses.removeprefix(TLS_PREFIX)
+        if not equals:
+            name = DEFAULT_TLS_NAME if tls else DEFAULT_NAME
+        if "://" in addresses:
+            raise ValueError(f"{text.strip()!r}: {TLS_PREFIX} stands once, before the address to bind, or not at all")
         if not name or len(name) > MAX_NAME_CHARS or not name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"{name!r} is no name of a listener: letters, digits, - and _, at most {MAX_NAME_CHARS}")
         bind_text, slash, advertised_text = addresses.partition("/")
         bind = HostPort.parse(bind_text)
         advertised = HostPort.parse(advertised_text) if slash else bind
         if advertised.host in WILDCARDS:
-            raise ValueError(f"clients cannot reach {advertised}: add the address they use, {name}={bind}/HOST:PORT")
-        return cls(name, bind, advertised)
+            shown = f"{name}={TLS_PREFIX if tls else ''}{bind}"
+            raise ValueError(f"clients cannot reach {advertised}: add the address they use, {shown}/HOST:PORT")
+        return cls(name, bind, advertised, tls)
+
+    @property
+    def way(self) -> Way:
+        return Way(self.name, self.tls)
 
     def bound(self, address: str) -> "Listener":
         """The listener once it listens on `address`; matters when its port was 0, which picks a free one."""
@@ -76,9 +98,13 @@ class Listener:
     def endpoints(self) -> v2.Endpoints:
         return endpoints_of([self.advertised])
 
+    @property
+    def bound_form(self) -> str:
+        """How it is set, without what it advertises."""
+        return f"{self.name}={TLS_PREFIX if self.tls else ''}{self.bind}"
+
     def __str__(self) -> str:
-        shown = f"{self.name}={self.bind}"
-        return shown if self.advertised == self.bind else f"{shown}/{self.advertised}"
+        return self.bound_form if self.advertised == self.bind else f"{self.bound_form}/{self.advertised}"
 
 
 def _parse_listeners(value: object) -> object:
@@ -135,31 +161,43 @@ def addresses_of(endpoints: v2.Endpoints) -> list[HostPort]:
 
 
 class ListenerNames:
-    """Which listener a client came by, told from what it says: the endpoints of its request, else its :authority."""
+    """By which listener a client came, told from what it says: the endpoints of its request, else its :authority."""
 
     def __init__(self, own: Iterable[Listener], fallback: str):
+        """`fallback` names the listener of calls that do not tell at all."""
+        self._own: dict[HostPort, Way] = {}
+        self._ways: dict[str, Way] = {fallback: Way(fallback)}
         self._fallback = fallback
-        self._own: dict[HostPort, str] = {}
-        self._learned: Mapping[HostPort, str] = {}
+        self._learned: Mapping[HostPort, Way] = {}
         for listener in own:
-            self._own[_plain(listener.bind)] = listener.name
-            self._own[_plain(listener.advertised)] = listener.name
+            self._ways[listener.name] = listener.way
+            self._own[_plain(listener.bind)] = listener.way
+            self._own[_plain(listener.advertised)] = listener.way
 
-    def learn(self, names: Mapping[HostPort, str]) -> None:
+    def learn(self, ways: Mapping[HostPort, Way]) -> None:
         """Replaces the addresses known of other processes (a NameServer's brokers)."""
-        self._learned = {_plain(address): name for address, name in names.items()}
+        self._learned = {_plain(address): way for address, way in ways.items()}
 
-    def choose(self, endpoints: v2.Endpoints | None, authority: str, came_by: str = "") -> str:
-        """`came_by` is what the engine says; it decides when the client says nothing that is known."""
+    def choose(self, endpoints: v2.Endpoints | None, authority: str, came_by: str = "") -> Way:
+        """`came_by` is the listener that the engine names; it decides when the client says nothing that is known.
+
+        Plaintext calls may speak for clients that use TLS: brokers ask for them, and proxies end their TLS. A call that
+        came over TLS is never answered with plaintext addresses.
+        """
+        came = self._ways.get(came_by) or (Way(came_by) if came_by else self._ways[self._fallback])
+        said = self._said(endpoints, authority)
+        return came if said is None or (came.tls and not said.tls) else said
+
+    def _said(self, endpoints: v2.Endpoints | None, authority: str) -> Way | None:
         for address in endpoints.addresses if endpoints is not None else ():
-            if name := self._known(HostPort(address.host, address.port)):
-                return name
+            if way := self._known(HostPort(address.host, address.port)):
+                return way
         try:
-            return self._known(HostPort.parse(authority)) or came_by or self._fallback
+            return self._known(HostPort.parse(authority))
         except ValueError:
-            return came_by or self._fallback
+            return None
 
-    def _known(self, address: HostPort) -> str | None:
+    def _known(self, address: HostPort) -> Way | None:
         plain = _plain(address)
         return self._own.get(plain) or self._learned.get(plain)
 

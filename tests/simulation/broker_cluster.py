@@ -49,7 +49,7 @@ class BrokerMachine:
             identity=shard.disk.identity,
             started_ms=shard.clock.now_ms(),
             version="0",
-            listeners={listener.name: listener.endpoints() for listener in settings.listeners},
+            listeners=settings.listeners,
             permission=core.state.broker.permission,
         )
         membership = Membership(core, report, settings, Resolver(settings.namesrv, self._network.resolve), transport)

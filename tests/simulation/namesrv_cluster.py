@@ -16,7 +16,7 @@ from kourou_broker.routes import Peers, Routes
 from kourou_broker.state.definitions import Name
 from kourou_namesrv.service import NameServer
 from kourou_namesrv.settings import NamesrvSettings
-from kourou_service.listener import HostPort, Listener, endpoints_of
+from kourou_service.listener import HostPort, Listener
 from tests.simulation.network import Network, Node
 from tests.simulation.time import SimulatedClock
 
@@ -86,7 +86,7 @@ class SimulatedBroker:
             identity=self.identity,
             started_ms=SimulatedClock().now_ms(),
             version="0",
-            listeners={"local": endpoints_of([HostPort(self.node.name, BROKER_PORT)])},
+            listeners=[Listener.parse(f"local={self.node.name}:{BROKER_PORT}")],
             permission=v2.READ_WRITE,
         )
         self.report.set_known_brokers(self.known_brokers)

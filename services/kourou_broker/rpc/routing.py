@@ -54,7 +54,7 @@ class RoutingDoor:
         )
 
     def _listener(self, endpoints: definition_pb2.Endpoints, call: Call) -> str:
-        return self._names.choose(endpoints, call.authority, call.listener)
+        return self._names.choose(endpoints, call.authority, call.listener).name
 
     async def _queues(self, resource: definition_pb2.Resource, listener: str) -> Sequence[definition_pb2.MessageQueue]:
         queues = await self._routes.ask(name_of(resource), listener)

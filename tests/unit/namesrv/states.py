@@ -24,6 +24,7 @@ def full_state(
     listeners: tuple[str, ...] = ("local",),
     known_brokers: tuple[str, ...] = (),
 ) -> registry_pb2.FullState:
+    """Listeners whose name ends in -tls speak TLS."""
     return registry_pb2.FullState(
         cluster="test",
         broker_name=name,
@@ -32,7 +33,9 @@ def full_state(
         started_ms=started_ms,
         version="1",
         listeners=[
-            registry_pb2.Listener(name=each, endpoints=endpoints_of([HostPort(f"{name}.{each}", 10911)]))
+            registry_pb2.Listener(
+                name=each, endpoints=endpoints_of([HostPort(f"{name}.{each}", 10911)]), tls=each.endswith("-tls")
+            )
             for each in listeners
         ],
         permission=permission,

@@ -14,7 +14,7 @@ from kourou_broker.registration import Registration
 from kourou_broker.report import BrokerReport
 from kourou_namesrv.service import NameServer
 from kourou_namesrv.settings import NamesrvSettings
-from kourou_service.listener import HostPort, Listener, endpoints_of
+from kourou_service.listener import HostPort, Listener
 from tests.unit.namesrv.states import topic_state
 
 TIMEOUT_S = 10
@@ -46,7 +46,7 @@ class RegisteredBroker:
             identity=identity,
             started_ms=1,
             version="1",
-            listeners={"local": endpoints_of([HostPort("127.0.0.1", 1)])},
+            listeners=[Listener.parse("local=127.0.0.1:1")],
             permission=v2.READ_WRITE,
         )
         self.report.put_topic(topic_state("orders"))

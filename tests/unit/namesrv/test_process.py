@@ -82,3 +82,23 @@ def test_an_unknown_setting_is_one_line():
     assert process.returncode == 2
     assert "--scan-every" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (
+            ["--tls-certificate=/no/such/file", "--tls-key=/no/such/key"],
+            "setting tls_certificate: cannot read /no/such/file",
+        ),
+        (["--tls-certificate=/no/such/file"], "setting tls_key: tls_certificate and tls_key belong together"),
+        (["--tls-client-ca=/no/such/ca"], "setting tls_client_ca: cannot read /no/such/ca"),
+    ],
+)
+def test_a_certificate_that_is_not_there_ends_the_start(flags: list[str], reason: str):
+    free = ("--listeners=local-tls=tls://127.0.0.1:0", *FREE_PORTS[1:])
+    with start(*free, *flags) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert err.splitlines()[-1].startswith(f"kourou namesrv: {reason}")
+    assert "Traceback" not in err

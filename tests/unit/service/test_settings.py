@@ -85,7 +85,10 @@ def test_listeners_as_settings():
     both = "internal=0.0.0.0:8081/namesrv-1:8081,public=0.0.0.0:8082/localhost:8082"
     settings = NamesrvSettings.load(["--listeners", both], {})
     assert settings.listeners == tuple(map(Listener.parse, both.split(",")))
-    assert NamesrvSettings.load([], {}).listeners == (Listener.parse("local=127.0.0.1:8081"),)
+    assert NamesrvSettings.load([], {}).listeners == (
+        Listener.parse("local=127.0.0.1:8081"),
+        Listener.parse("local-tls=tls://127.0.0.1:8443"),
+    )
     for wrong in ("local", "local=127.0.0.1", "a=127.0.0.1:1,a=127.0.0.1:2", "a=0.0.0.0:1", ""):
         with pytest.raises(SettingsError, match="listeners"):
             NamesrvSettings.load(["--listeners", wrong], {})

@@ -55,12 +55,14 @@ class FullState(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., broker_name: _Optional[str] = ..., broker_id: _Optional[int] = ..., identity: _Optional[bytes] = ..., started_ms: _Optional[int] = ..., version: _Optional[str] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping[str, _Any]]]] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., topics: _Optional[_Iterable[_Union[TopicState, _Mapping[str, _Any]]]] = ..., known_brokers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Listener(_message.Message):
-    __slots__ = ("name", "endpoints")
+    __slots__ = ("name", "endpoints", "tls")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
     name: str
     endpoints: _definition_pb2.Endpoints
-    def __init__(self, name: _Optional[str] = ..., endpoints: _Optional[_Union[_definition_pb2.Endpoints, _Mapping[str, _Any]]] = ...) -> None: ...
+    tls: bool
+    def __init__(self, name: _Optional[str] = ..., endpoints: _Optional[_Union[_definition_pb2.Endpoints, _Mapping[str, _Any]]] = ..., tls: _Optional[bool] = ...) -> None: ...
 
 class TopicState(_message.Message):
     __slots__ = ("topic", "type", "queues", "permission", "version")
