@@ -6,17 +6,17 @@ within its segment << 32 | the message's number in the section. A hash may misle
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
 from kourou_broker.log.checksum import value
-from kourou_broker.log.section import MESSAGE_ROW, Section
+from kourou_broker.log.section import MESSAGE_ROW, Section, messages_of
 
 _MAGIC = b"KRUk"
-_VERSION = 1
+_VERSION = 2  # 1 knew only the messages of queues
 # magic, version, crc of the words, rows, base of the segment
 _HEAD = Struct("=4sIIIQ")
 _LOW = 0xFFFFFFFF
@@ -40,33 +40,41 @@ def key_hash(topic: int, key: str) -> int:
 
 
 def read_properties(section: Section) -> Iterator[SystemProperties]:
-    """The system properties of each message of a MESSAGES section."""
-    payload = section.payload
+    """The system properties of each message of a section that holds messages."""
+    payload = messages_of(section)
     at = section.count * MESSAGE_ROW.size
     for head_length, properties_length, _ in MESSAGE_ROW.iter_unpack(payload[:at]):
         at += head_length + properties_length
-        yield SystemProperties.FromString(payload[at - properties_length : at])
+        yield SystemProperties.FromString(bytes(payload[at - properties_length : at]))
 
 
 def hashes(section: Section) -> Iterator[tuple[int, int]]:
-    """Of each id and key in a MESSAGES section: its hash, and the number of the message."""
+    """Of each id and key in a section that holds messages: its hash, and the number of the message."""
     for index, properties in enumerate(read_properties(section)):
         yield id_hash(section.topic, properties.message_id), index
         for key in properties.keys:
             yield key_hash(section.topic, key), index
 
 
-def build(base: int, sections: Iterable[Section]) -> bytes:
-    """The key index of the segment at `base`, which holds these MESSAGES sections."""
-    rows: list[tuple[int, int]] = []
-    for section in sections:
-        at = (section.position - base) << 32
-        rows += ((hash_, at | index) for hash_, index in hashes(section))
-    rows.sort()
-    words = array("Q", (row[0] for row in rows))
-    words.extend(row[1] for row in rows)
-    data = words.tobytes()
-    return _HEAD.pack(_MAGIC, _VERSION, value(data), len(rows), base) + data
+class GrowingKeys:
+    """The key index of the segment at `base` while its sections are read."""
+
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._rows: list[tuple[int, int]] = []
+
+    def add(self, section: Section) -> None:
+        """Enter a section that holds messages."""
+        at = (section.position - self._base) << 32
+        self._rows += ((hash_, at | index) for hash_, index in hashes(section))
+
+    def seal(self) -> bytes:
+        """The blob."""
+        rows = sorted(self._rows)
+        words = array("Q", (row[0] for row in rows))
+        words.extend(row[1] for row in rows)
+        data = words.tobytes()
+        return _HEAD.pack(_MAGIC, _VERSION, value(data), len(rows), self._base) + data
 
 
 class KeyIndex:

@@ -1,7 +1,7 @@
 """Stored messages by id, key and time: searched by a helper process, which shares only files with the broker.
 
-The functions here run in that process. A sealed segment is searched by its key index, which is built when it is first
-asked for; the active segment is scanned, each part of it once.
+The functions here run in that process. A sealed segment is searched by its key index, which is built now if it is not
+there yet; the active segment is scanned, each part of it once.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,9 +14,9 @@ from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
 from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.frame import Frame
 from kourou_broker.log.key_index import (
+    GrowingKeys,
     KeyIndex,
     Place,
-    build,
     hashes,
     id_hash,
     key_hash,
@@ -24,9 +24,9 @@ from kourou_broker.log.key_index import (
     read_properties,
 )
 from kourou_broker.log.medium import Medium, SegmentFile
-from kourou_broker.log.scan import SegmentScan
+from kourou_broker.log.reading import read_section, scan_on, scan_segment, segments
 from kourou_broker.log.sealing import read_sealed
-from kourou_broker.log.section import SECTION_HEADER_BYTES, Section, SectionKind, parse_section
+from kourou_broker.log.section import MESSAGE_KINDS, Section, SectionKind
 
 Found = list[Place]
 
@@ -103,12 +103,12 @@ class Searcher:
     def find(self, hash_: int, matches: Callable[[Section, int], bool], limit: int) -> Found:
         """The places of that hash whose message matches, the newest first."""
         found: Found = []
-        files = self._medium.segments()
-        for number in range(len(files) - 1, -1, -1):
-            following = files[number + 1].base if number + 1 < len(files) else None
+        for file, following in reversed(segments(self._medium)):
             with suppress(FileNotFoundError):  # the segment was dropped meanwhile
-                for place in reversed(self._candidates(files[number], following, hash_)):
-                    if len(found) < limit and matches(self._section(files[number], place.position), place.index):
+                for place in reversed(self._candidates(file, following, hash_)):
+                    if len(found) < limit and matches(
+                        read_section(self._medium, file.base, place.position), place.index
+                    ):
                         found.append(place)
             if len(found) == limit:
                 break
@@ -117,17 +117,15 @@ class Searcher:
     def find_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
         """The places of that topic's messages stored in that time, the oldest first."""
         found: Found = []
-        files = self._medium.segments()
-        for number, file in enumerate(files):
-            following = files[number + 1].base if number + 1 < len(files) else None
+        for file, following in segments(self._medium):
             summary = read_sealed(self._medium, file.base, following)
             if summary and (summary.last_stored_ms < from_ms or summary.first_stored_ms > to_ms):
                 continue
             with suppress(FileNotFoundError):
-                for frame in self._scan(file, following).frames():
+                for frame in scan_segment(self._medium, file, following).frames():
                     if from_ms <= frame.stored_ms <= to_ms:
                         for section in _messages(frame):
-                            if section.topic == topic:
+                            if section.topic == topic and section.kind != SectionKind.CARRY:
                                 found += (Place(section.position, index) for index in range(section.count))
                     if len(found) >= limit:
                         return found[:limit]
@@ -140,8 +138,12 @@ class Searcher:
         try:
             index = KeyIndex(self._medium.view_blob(name), file.base)
         except (ValueError, FileNotFoundError):
-            scan = self._scan(file, following)
-            data = build(file.base, (section for frame in scan.frames() for section in _messages(frame)))
+            scan = scan_segment(self._medium, file, following)
+            keys = GrowingKeys(file.base)
+            for frame in scan.frames():
+                for section in _messages(frame):
+                    keys.add(section)
+            data = keys.seal()
             if not scan.damage:
                 self._keep(name, data)
             index = KeyIndex(memoryview(data), file.base)
@@ -158,23 +160,13 @@ class Searcher:
         if self._tail.base != file.base:
             self._tail = _Tail(file.base)
         tail = self._tail
-        offset = tail.end - file.base
-        scan = SegmentScan(self._medium.read(file.base, offset, file.size_bytes - offset), tail.end)
+        scan = scan_on(self._medium, file, tail.end)
         for frame in scan.frames():
             for section in _messages(frame):
                 for hash_, index in hashes(section):
                     tail.places.setdefault(hash_, []).append(Place(section.position, index))
         tail.end = scan.end
         return tail.places
-
-    def _scan(self, file: SegmentFile, following: int | None) -> SegmentScan:
-        return SegmentScan(self._medium.read(file.base, 0, file.size_bytes), file.base, limit=following)
-
-    def _section(self, file: SegmentFile, position: int) -> Section:
-        offset = position - file.base
-        head = self._medium.read(file.base, offset, SECTION_HEADER_BYTES)
-        length = SECTION_HEADER_BYTES + int.from_bytes(head[-4:], "little")
-        return parse_section(self._medium.read(file.base, offset, length), 0, position)[0]
 
 
 class _Tail:
@@ -188,10 +180,10 @@ class _Tail:
 
 def _properties(section: Section, topic: int, index: int) -> SystemProperties | None:
     """Those of one message; None if it is not of that topic, or if its segment was dropped while it was read."""
-    if section.kind != SectionKind.MESSAGES or section.topic != topic:
+    if section.kind not in MESSAGE_KINDS or section.topic != topic:
         return None
     return next(islice(read_properties(section), index, None), None)
 
 
 def _messages(frame: Frame) -> Iterator[Section]:
-    return (section for section in frame.sections if section.kind == SectionKind.MESSAGES)
+    return (section for section in frame.sections if section.kind in MESSAGE_KINDS)

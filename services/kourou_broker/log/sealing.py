@@ -8,7 +8,7 @@ from kourou_broker.log.scan import SegmentScan
 from kourou_broker.log.section import SECTION_HEADER_BYTES, SectionKind
 
 # Blobs that belong to one segment and can be built from it: <prefix>-<base>. They go with it.
-DERIVED_PREFIXES = ("queues-", "keys-")
+DERIVED_PREFIXES = ("queues-", "keys-", "history-")
 
 
 def enter_sections(index: GrowingIndex, frame: Frame) -> None:

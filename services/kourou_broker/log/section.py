@@ -14,9 +14,17 @@ MESSAGE_ROW = Struct("<III")
 
 
 class SectionKind(IntEnum):
-    """The kinds the log itself knows; what else there is belongs to those above it."""
+    """The kinds the log itself knows: those that hold messages. What else there is belongs to those above it."""
 
     MESSAGES = 1
+    CARRY = 8
+    HELD = 10
+
+
+# Where in a payload the messages begin, with their table: so many bytes, and so many more for each message.
+_MESSAGES_AT = {SectionKind.MESSAGES: (0, 0), SectionKind.CARRY: (8, 0), SectionKind.HELD: (0, 16)}
+MESSAGE_KINDS = frozenset(int(kind) for kind in _MESSAGES_AT)
+"""The kinds of sections that hold messages, in a queue or not."""
 
 
 class Section(NamedTuple):
@@ -55,3 +63,9 @@ def parse_section(data: bytes, at: int, position: int) -> tuple[Section, int]:
     if end > len(data):
         raise ValueError("a section passes the end")
     return Section(kind, type_, topic, queue, base, count, data[payload_at:end], position), end
+
+
+def messages_of(section: Section) -> memoryview:
+    """The part of a payload that is a table of messages and the messages; KeyError for a kind that has none."""
+    fixed, each = _MESSAGES_AT[SectionKind(section.kind)]
+    return memoryview(section.payload)[fixed + each * section.count :]

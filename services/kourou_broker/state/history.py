@@ -1,0 +1,244 @@
+"""What the records of the log say of one message: the fold, looked at from a single offset of a queue.
+
+`Historian` notes which records concern which offsets, for the history index; `MessageHistory` reads those of one
+message in the order of the log and tells, for each group, what happened to it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum, auto
+
+from kourou_broker.log.history_index import NO_GROUP, GrowingHistory, Row
+from kourou_broker.log.section import Section
+from kourou_broker.state import records
+from kourou_broker.state.records import Fate, Kind
+
+_NEIGHBOURS = 64
+"""Offsets of a record with no greater gap between them are one span of the index."""
+
+
+class What(IntEnum):
+    """What happened to a message."""
+
+    LEASED = auto()
+    LEASE_CHANGED = auto()
+    HELD_BACK = auto()
+    ACKNOWLEDGED = auto()
+    FILTERED = auto()
+    DEAD_LETTERED = auto()
+    OFFSET_SET = auto()
+    EXPIRED = auto()
+
+
+class Ending(IntEnum):
+    """How a message ended for a group; WAITING: it did not."""
+
+    WAITING = auto()
+    CONSUMED = auto()
+    FILTERED = auto()
+    DEAD_LETTERED = auto()
+    EXPIRED = auto()
+    SKIPPED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a record says of the message; client_id, attempt and until_ms are those of its lease, if it has one."""
+
+    what: What
+    stored_ms: int
+    position: int
+    client_id: str = ""
+    attempt: int = 0
+    until_ms: int = 0
+    auto_renew: bool = False
+    offset: int = 0
+    """Of OFFSET_SET: where to."""
+
+
+@dataclass(slots=True)
+class GroupHistory:
+    """The message in one group. It is fresh until a lease moves past it, then pending or settled."""
+
+    group: int
+    ending: Ending = Ending.WAITING
+    events: list[Event] = field(default_factory=list[Event])
+    lease: Event | None = None
+    """By which it is pending."""
+
+    @property
+    def fresh(self) -> bool:
+        return self.ending == Ending.WAITING and self.lease is None
+
+    def add(self, event: Event, ending: Ending, lease: Event | None = None) -> None:
+        self.events.append(event)
+        self.ending = ending
+        self.lease = lease
+
+
+class Historian:
+    """Reads the records of one segment, in the order of the log, into its history index."""
+
+    def __init__(self, base: int) -> None:
+        self.index = GrowingHistory(base)
+        self._highs: dict[tuple[int, int, int], int] = {}
+        """By group, topic and queue: how far it has come, once a record of the segment has said it."""
+
+    def add(self, section: Section, stored_ms: int) -> None:
+        match section.kind:
+            case Kind.LEASE:
+                self._lease(section, stored_ms)
+            case Kind.ACK:
+                group, offsets = records.read_ack(section)
+                self._spans(section, stored_ms, group, offsets)
+            case Kind.OFFSET:
+                group, to = records.read_offset(section)
+                self._highs[group, section.topic, section.queue] = to
+                self.index.sweep(section.topic, section.queue, _row(section, stored_ms, group, to))
+            case Kind.TRIM:
+                for topic, queue, first in records.read_trim(section)[1]:
+                    self.index.sweep(topic, queue, _row(section, stored_ms, NO_GROUP, first))
+            case _:
+                pass
+
+    def _lease(self, section: Section, stored_ms: int) -> None:
+        group, high, lease = records.read_lease(section)
+        key = (group, section.topic, section.queue)
+        before = self._highs.get(key)
+        self._highs[key] = max(high, before or 0)
+        offsets: Iterable[int] = lease.offsets
+        if before is None:
+            # Where the group was before it, an earlier segment knows.
+            self.index.sweep(section.topic, section.queue, _row(section, stored_ms, group, high))
+        elif high > before:
+            self.index.span(section.topic, section.queue, before, high - 1, _row(section, stored_ms, group))
+            offsets = (offset for offset in offsets if not before <= offset < high)
+        self._spans(section, stored_ms, group, offsets)
+
+    def _spans(self, section: Section, stored_ms: int, group: int, offsets: Iterable[int]) -> None:
+        row = _row(section, stored_ms, group)
+        for first, last in _runs(offsets):
+            self.index.span(section.topic, section.queue, first, last, row)
+
+
+class MessageHistory:
+    """What happened to the message at one offset of a queue since it was stored, group by group."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.groups: dict[int, GroupHistory] = {}
+        self.expired: Event | None = None
+        """Retention took it from all groups that had not come so far."""
+        self._last = -1
+
+    def feed(self, row: Row, read: Callable[[], Section | None]) -> None:
+        """What the index says comes next; `read` gives the record itself, None if it is there no more."""
+        if row.kind == Kind.TRIM:
+            self._trim(row)
+            return
+        group = self.groups.get(row.group) or self._joining(row.group)
+        if row.kind == Kind.OFFSET:
+            self._offset(group, row)
+        elif row.position != self._last and _may_concern(group, row, self.offset):
+            # The same record comes twice where it is both a sweep and a span.
+            section = read()
+            if section is not None and section.kind == row.kind:
+                self._last = row.position
+                self._record(group, row, section)
+        if group.events:
+            self.groups[row.group] = group
+
+    def _joining(self, group: int) -> GroupHistory:
+        """A group begins where the queue begins."""
+        joining = GroupHistory(group)
+        if self.expired is not None:
+            joining.add(self.expired, Ending.EXPIRED)
+        return joining
+
+    def _record(self, group: GroupHistory, row: Row, section: Section) -> None:
+        if row.kind == Kind.LEASE:
+            self._lease(group, row, section)
+        elif row.kind == Kind.ACK:
+            self._ack(group, row, section)
+
+    def _lease(self, group: GroupHistory, row: Row, section: Section) -> None:
+        _group, high, lease = records.read_lease(section)
+        if group.ending != Ending.WAITING:
+            return
+        if self.offset not in lease.offsets:
+            if group.fresh and high > self.offset:
+                group.add(Event(What.FILTERED, row.stored_ms, row.position, client_id=lease.client_id), Ending.FILTERED)
+            return
+        event = Event(
+            _kind_of_lease(lease, group.lease),
+            row.stored_ms,
+            row.position,
+            lease.client_id,
+            lease.attempt,
+            lease.deadline_ms,
+            lease.auto_renew,
+        )
+        group.add(event, Ending.WAITING, event)
+
+    def _ack(self, group: GroupHistory, row: Row, section: Section) -> None:
+        if group.lease is None or self.offset not in records.read_ack(section)[1]:
+            return
+        what, ending = _SETTLED[Fate(section.type)]
+        event = Event(what, row.stored_ms, row.position, group.lease.client_id, group.lease.attempt)
+        group.add(event, ending)
+
+    def _offset(self, group: GroupHistory, row: Row) -> None:
+        to = row.bound or 0
+        event = Event(What.OFFSET_SET, row.stored_ms, row.position, offset=to)
+        if to > self.offset and group.ending == Ending.WAITING:
+            group.add(event, Ending.SKIPPED)
+        elif to <= self.offset and not group.fresh:
+            group.add(event, Ending.WAITING)
+
+    def _trim(self, row: Row) -> None:
+        if (row.bound or 0) <= self.offset or self.expired is not None:
+            return
+        self.expired = Event(What.EXPIRED, row.stored_ms, row.position)
+        for group in self.groups.values():
+            if group.fresh:
+                group.add(self.expired, Ending.EXPIRED)
+
+
+_SETTLED = {
+    Fate.CONSUMED: (What.ACKNOWLEDGED, Ending.CONSUMED),
+    Fate.DEAD_LETTERED: (What.DEAD_LETTERED, Ending.DEAD_LETTERED),
+    Fate.EXPIRED: (What.EXPIRED, Ending.EXPIRED),
+}
+
+
+def _may_concern(group: GroupHistory, row: Row, offset: int) -> bool:
+    """Whether a LEASE or ACK can change anything: most need not be read."""
+    if group.ending != Ending.WAITING:
+        return False
+    if row.kind == Kind.LEASE:
+        return row.bound is None or (row.bound > offset and group.fresh)
+    return group.lease is not None
+
+
+def _kind_of_lease(lease: records.Lease, before: Event | None) -> What:
+    if before is None or lease.attempt > before.attempt:
+        return What.LEASED if lease.attempt else What.HELD_BACK
+    return What.LEASE_CHANGED
+
+
+def _row(section: Section, stored_ms: int, group: int, bound: int | None = None) -> Row:
+    return Row(section.position, stored_ms, section.kind, group, bound)
+
+
+def _runs(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The offsets as ranges, both ends within; small gaps do not part them."""
+    first = last = -1
+    for offset in sorted(offsets):
+        if first < 0:
+            first = offset
+        elif offset - last > _NEIGHBOURS:
+            yield first, last
+            first = offset
+        last = offset
+    if first >= 0:
+        yield first, last
