@@ -15,23 +15,28 @@ from typing import TypeVar, TypeVarTuple
 from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.repair import scrub
 from kourou_broker.state import fold
+from kourou_broker.state.indexing import index_segment
 
 A = TypeVarTuple("A")
 T = TypeVar("T")
 
 
 class Helper:
-    """Started with the first job; does one at a time."""
+    """Started with the first job; does one at a time.
 
-    def __init__(self, folder: Path) -> None:
+    niceness: of 0 to 19; at 19 it gets only the time that nobody else wants.
+    """
+
+    def __init__(self, folder: Path, *, niceness: int = 0) -> None:
         self._folder = folder
+        self._niceness = niceness
         self._pool: ProcessPoolExecutor | None = None
 
     async def run(self, job: Callable[[*A], T], *args: *A) -> T:
         """Runs a function of a module in the helper process; it and what it takes and gives must be picklable."""
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._niceness,))
         try:
             with _interrupts_blocked():
                 result = asyncio.get_running_loop().run_in_executor(self._pool, job, *args)
@@ -48,6 +53,10 @@ class Helper:
         """What is wrong with the sealed segment at that base."""
         return await self.run(_scrub, self._folder, base)
 
+    async def index(self, base: int) -> None:
+        """Builds what is missing of the indexes of the sealed segment at that base."""
+        await self.run(_index, self._folder, base)
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
@@ -63,6 +72,11 @@ def _scrub(folder: Path, base: int) -> str | None:
         return scrub(medium, base)
 
 
+def _index(folder: Path, base: int) -> None:
+    with closing(FileMedium(folder, read_only=True)) as medium:
+        index_segment(medium, base)
+
+
 @contextmanager
 def _interrupts_blocked() -> Generator[None]:
     """A process started meanwhile never hears of Ctrl-C, which is for the broker: it ends its helper itself."""
@@ -71,6 +85,11 @@ def _interrupts_blocked() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(niceness: int) -> None:
+    os.nice(niceness)
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:

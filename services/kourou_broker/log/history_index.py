@@ -98,7 +98,7 @@ class GrowingHistory:
 
 
 class SealedHistory:
-    """The rows as read back. ValueError if the blob is not that of the segment; damage to a part shows when it is read."""
+    """The rows as read back. ValueError if the blob is not that of the segment; a damaged part shows when read."""
 
     def __init__(self, view: memoryview, base: int) -> None:
         if len(view) < _HEAD.size:

@@ -30,6 +30,9 @@ from kourou_broker.log.section import MESSAGE_KINDS, Section, SectionKind
 
 Found = list[Place]
 
+_COPIES = frozenset((SectionKind.CARRY, SectionKind.HELD_CARRIED))
+"""Made when a segment is dropped: their messages were stored before."""
+
 
 class Lookup:
     """What the broker asks; `run` calls a function in the helper process."""
@@ -125,7 +128,7 @@ class Searcher:
                 for frame in scan_segment(self._medium, file, following).frames():
                     if from_ms <= frame.stored_ms <= to_ms:
                         for section in _messages(frame):
-                            if section.topic == topic and section.kind != SectionKind.CARRY:
+                            if section.topic == topic and section.kind not in _COPIES:
                                 found += (Place(section.position, index) for index in range(section.count))
                     if len(found) >= limit:
                         return found[:limit]

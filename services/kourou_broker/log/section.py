@@ -19,10 +19,16 @@ class SectionKind(IntEnum):
     MESSAGES = 1
     CARRY = 8
     HELD = 10
+    HELD_CARRIED = 11
 
 
 # Where in a payload the messages begin, with their table: so many bytes, and so many more for each message.
-_MESSAGES_AT = {SectionKind.MESSAGES: (0, 0), SectionKind.CARRY: (8, 0), SectionKind.HELD: (0, 16)}
+_MESSAGES_AT = {
+    SectionKind.MESSAGES: (0, 0),
+    SectionKind.CARRY: (8, 0),
+    SectionKind.HELD: (0, 16),
+    SectionKind.HELD_CARRIED: (0, 28),
+}
 MESSAGE_KINDS = frozenset(int(kind) for kind in _MESSAGES_AT)
 """The kinds of sections that hold messages, in a queue or not."""
 

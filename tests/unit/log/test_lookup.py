@@ -7,7 +7,7 @@ from typing import Any
 
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
 from kourou_broker.log.file_medium import FileMedium
-from kourou_broker.log.key_index import KeyIndex, Place, build, id_hash
+from kourou_broker.log.key_index import GrowingKeys, KeyIndex, Place, id_hash, key_hash
 from kourou_broker.log.log import Log
 from kourou_broker.log.lookup import Lookup, find_id, find_key, find_time
 from kourou_broker.log.options import LogOptions
@@ -103,6 +103,20 @@ async def test_in_a_helper_process(tmp_path: Path) -> None:
 
 def test_a_key_index_finds_its_hashes() -> None:
     section = _section(1, 0, [("a", []), ("b", ["k"]), ("a", [])])._replace(position=5000)
-    index = KeyIndex(memoryview(build(4000, [section])), 4000)
+    keys = GrowingKeys(4000)
+    keys.add(section)
+    index = KeyIndex(memoryview(keys.seal()), 4000)
     assert index.places(id_hash(1, "a")) == [Place(5000, 0), Place(5000, 2)]
     assert index.places(id_hash(2, "a")) == []
+
+
+def test_held_and_carried_messages_are_in_the_key_index() -> None:
+    """Their messages lie behind what else the record says."""
+    plain = _section(1, 0, [("a", []), ("b", ["k"])])
+    keys = GrowingKeys(0)
+    before = {SectionKind.CARRY: 8, SectionKind.HELD: 2 * 16, SectionKind.HELD_CARRIED: 2 * 28}
+    for kind, size in before.items():
+        keys.add(plain._replace(kind=kind, position=kind, payload=b"\xff" * size + plain.payload))
+    index = KeyIndex(memoryview(keys.seal()), 0)
+    assert index.places(id_hash(1, "b")) == [Place(kind, 1) for kind in before]
+    assert index.places(key_hash(1, "k")) == [Place(kind, 1) for kind in before]
