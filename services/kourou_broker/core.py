@@ -11,6 +11,7 @@ from kourou_broker.log.frame import Frame
 from kourou_broker.log.log import Log
 from kourou_broker.log.medium import Medium
 from kourou_broker.log.options import LogOptions
+from kourou_broker.log.sealing import drop_derived
 from kourou_broker.log.worker import Worker, run_in
 from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.backlog import Backlogs
@@ -21,6 +22,7 @@ from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries, InvisibleTimes
 from kourou_broker.operations.held_carrying import HeldCarrying
+from kourou_broker.operations.indexing import Indexing
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.lending import Context, LeaseNumbers
 from kourou_broker.operations.offsets import Offsets
@@ -59,6 +61,8 @@ class Surroundings:
     """Makes the snapshot of a log position, outside of this process."""
     scrub: Callable[[int], Awaitable[str | None]]
     """Verifies the sealed segment at a base, outside of this process; says what is wrong with it."""
+    index: Callable[[int], Awaitable[None]]
+    """Builds the indexes of the sealed segment at a base that it lacks, outside of this process."""
     incarnation: int
     """Random, new at every start."""
     fatal: Callable[[BaseException], None]
@@ -137,12 +141,18 @@ class BrokerCore:
         self._retention = self._build_retention(settings, clock, reader)
         self.backups = Backups(self.log, medium, surroundings.background)
         self.scrubbing = Scrubbing(self.log, surroundings.scrub, settings.scrub_interval_s)
+        self.indexing = Indexing(
+            self.log,
+            index=surroundings.index,
+            forget=lambda base: run_in(surroundings.background, lambda: drop_derived(medium, base)),
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._connect()
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._retention.run()), loop.create_task(self.scrubbing.run())]
+        running = (self._retention.run(), self.scrubbing.run(), self.indexing.run())
+        self._tasks = [loop.create_task(background) for background in running]
 
     def end_polls(self) -> None:
         """Who waits for messages gets an empty answer: the broker stops."""

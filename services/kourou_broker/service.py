@@ -47,6 +47,8 @@ from kourou_service.tls.certificates import Certificates
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
 _SERVICES = (service_rpc.SERVICE, broker_rpc.SERVICE)
+_INDEXER_NICENESS = 10
+"""Nobody waits for indexes, and questions must not wait behind them: they are built in a process of their own."""
 LOG_FAILED = 74
 """Exit code after a write or sync that failed (EX_IOERR): what is on the disk then only a restart can tell."""
 
@@ -91,7 +93,9 @@ class Broker:
         stack.callback(medium.close)
         helper = Helper(settings.data)
         stack.callback(helper.close)
-        core = BrokerCore(settings, self._surroundings(medium, helper))
+        indexer = Helper(settings.data, niceness=_INDEXER_NICENESS)
+        stack.callback(indexer.close)
+        core = BrokerCore(settings, self._surroundings(medium, helper, indexer))
         stack.push_async_callback(core.close)
         stack.push_async_callback(self._transport.close)
         stack.push_async_callback(self._engine.stop, settings.stop_grace_s)
@@ -138,7 +142,7 @@ class Broker:
         serves = self._health is not None and self._health.serves(service_rpc.SERVICE)
         return None if serves else "the broker is stopping"
 
-    def _surroundings(self, medium: FileMedium, helper: Helper) -> Surroundings:
+    def _surroundings(self, medium: FileMedium, helper: Helper, indexer: Helper) -> Surroundings:
         workers = [ThreadWorker(name) for name in ("log-commit", "log-read", "log-background")]
         for worker in workers:
             self._stack.callback(worker.close)
@@ -151,6 +155,7 @@ class Broker:
             lookup=Lookup(self._settings.data, helper.run),
             fold_to=helper.fold_to,
             scrub=helper.scrub,
+            index=indexer.index,
             incarnation=secrets.randbits(64),
             fatal=_stop_at_once,
         )

@@ -12,6 +12,7 @@ from typing import Any
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.core import BrokerCore, Surroundings
+from kourou_broker.log.lookup import Searcher
 from kourou_broker.log.repair import scrub
 from kourou_broker.operations.search import Place
 from kourou_broker.rpc.administering import AdministeringDoor
@@ -28,6 +29,7 @@ from kourou_broker.rpc.unsupported import open_unsupported
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import State, fold
 from kourou_broker.state.definitions import Name, Topic
+from kourou_broker.state.indexing import index_segment
 from kourou_service.engine import Engine
 from kourou_service.listener import ListenerNames
 from tests.simulation.direct import DirectEngine
@@ -50,17 +52,20 @@ def small_settings(**changes: Any) -> BrokerSettings:
     return _defaults().model_copy(update={**small, **changes})
 
 
-class NoLookup:
-    """Searching reads files in the helper process, which has tests of its own."""
+class DirectLookup:
+    """What a helper process does with the files, done at once; it has tests of its own."""
+
+    def __init__(self, medium: SimMedium) -> None:
+        self._searcher = Searcher(medium)
 
     async def by_id(self, topic: int, message_id: str, limit: int) -> Sequence[Place]:
-        return []
+        return self._searcher.by_id(topic, message_id, limit)
 
     async def by_key(self, topic: int, key: str, limit: int) -> Sequence[Place]:
-        return []
+        return self._searcher.by_key(topic, key, limit)
 
     async def by_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Sequence[Place]:
-        return []
+        return self._searcher.by_time(topic, from_ms, to_ms, limit)
 
 
 class OwnRoutes:
@@ -170,6 +175,9 @@ class Shard:
         async def scrub_segment(base: int) -> str | None:
             return scrub(medium, base)
 
+        async def index(base: int) -> None:
+            index_segment(medium, base)
+
         def worker() -> SimWorker:
             return SimWorker(lambda: self.rng.random() * self.max_sync_s, power_cut)
 
@@ -179,9 +187,10 @@ class Shard:
             committer=worker(),
             reader=worker(),
             background=worker(),
-            lookup=NoLookup(),
+            lookup=DirectLookup(medium),
             fold_to=fold_to,
             scrub=scrub_segment,
+            index=index,
             incarnation=self.rng.getrandbits(64),
             fatal=fatal,
         )

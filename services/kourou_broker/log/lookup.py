@@ -56,27 +56,17 @@ class Lookup:
 
 def find_id(folder: Path, topic: int, message_id: str, limit: int) -> Found:
     """As Lookup.by_id."""
-
-    def matches(section: Section, index: int) -> bool:
-        properties = _properties(section, topic, index)
-        return properties is not None and properties.message_id == message_id
-
-    return _search(folder, lambda searcher: searcher.find(id_hash(topic, message_id), matches, limit))
+    return _search(folder, lambda searcher: searcher.by_id(topic, message_id, limit))
 
 
 def find_key(folder: Path, topic: int, key: str, limit: int) -> Found:
     """As Lookup.by_key."""
-
-    def matches(section: Section, index: int) -> bool:
-        properties = _properties(section, topic, index)
-        return properties is not None and key in properties.keys
-
-    return _search(folder, lambda searcher: searcher.find(key_hash(topic, key), matches, limit))
+    return _search(folder, lambda searcher: searcher.by_key(topic, key, limit))
 
 
 def find_time(folder: Path, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
     """As Lookup.by_time."""
-    return _search(folder, lambda searcher: searcher.find_time(topic, from_ms, to_ms, limit))
+    return _search(folder, lambda searcher: searcher.by_time(topic, from_ms, to_ms, limit))
 
 
 def _search(folder: Path, work: Callable[["Searcher"], Found]) -> Found:
@@ -103,7 +93,25 @@ class Searcher:
         """An open file would keep the room of a segment that is dropped. They are opened again when needed."""
         self._medium.close()
 
-    def find(self, hash_: int, matches: Callable[[Section, int], bool], limit: int) -> Found:
+    def by_id(self, topic: int, message_id: str, limit: int) -> Found:
+        """As Lookup.by_id."""
+
+        def matches(section: Section, index: int) -> bool:
+            properties = _properties(section, topic, index)
+            return properties is not None and properties.message_id == message_id
+
+        return self._find(id_hash(topic, message_id), matches, limit)
+
+    def by_key(self, topic: int, key: str, limit: int) -> Found:
+        """As Lookup.by_key."""
+
+        def matches(section: Section, index: int) -> bool:
+            properties = _properties(section, topic, index)
+            return properties is not None and key in properties.keys
+
+        return self._find(key_hash(topic, key), matches, limit)
+
+    def _find(self, hash_: int, matches: Callable[[Section, int], bool], limit: int) -> Found:
         """The places of that hash whose message matches, the newest first."""
         found: Found = []
         for file, following in reversed(segments(self._medium)):
@@ -117,8 +125,8 @@ class Searcher:
                 break
         return found
 
-    def find_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
-        """The places of that topic's messages stored in that time, the oldest first."""
+    def by_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
+        """As Lookup.by_time."""
         found: Found = []
         for file, following in segments(self._medium):
             summary = read_sealed(self._medium, file.base, following)

@@ -1,4 +1,4 @@
-"""Sealed segments get their indexes of ids, keys and histories soon after they were sealed: no question waits for them."""
+"""Sealed segments get their indexes of ids, keys and histories soon after: no question waits for them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,11 +13,17 @@ _RETRY_AFTER_S = 60.0
 
 
 class Indexing:
-    """index builds what is missing for the segment at a base, outside of this process; it is asked for one at a time."""
+    """index builds what is missing for the segment at a base, outside of this process; it is asked for one at a time.
 
-    def __init__(self, log: Log, index: Callable[[int], Awaitable[None]]) -> None:
+    forget deletes what was built for a segment that was dropped meanwhile.
+    """
+
+    def __init__(
+        self, log: Log, *, index: Callable[[int], Awaitable[None]], forget: Callable[[int], Awaitable[None]]
+    ) -> None:
         self._log = log
         self._index = index
+        self._forget = forget
         self._indexed: set[int] = set()
 
     async def run(self) -> None:
@@ -36,6 +42,8 @@ class Indexing:
         while self._log.writable_messages and (missing := self._missing()):
             base = missing[-1]
             await self._index(base)
+            if base < self._log.first_position:
+                await self._forget(base)
             self._indexed.add(base)
 
     def _missing(self) -> list[int]:

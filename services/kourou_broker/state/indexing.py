@@ -11,9 +11,9 @@ from kourou_broker.state.history import Historian
 
 
 def index_segment(medium: Medium, base: int) -> None:
-    """Builds what is missing or damaged of the indexes of the segment at `base`. Nothing if it was dropped.
+    """Builds what is missing or damaged of the indexes of the sealed segment at `base`. Raises OSError.
 
-    Raises OSError, and ValueError when the segment itself is damaged.
+    Nothing happens if the segment was dropped meanwhile, or is damaged itself: scrubbing tells of that.
     """
     for file, following in segments(medium):
         if file.base == base and following is not None and not _is_indexed(medium, base):
@@ -45,7 +45,6 @@ def _build(medium: Medium, file: SegmentFile, following: int) -> None:
             if section.kind in MESSAGE_KINDS:
                 keys.add(section)
             historian.add(section, frame.stored_ms)
-    if scan.damage:
-        raise ValueError(f"the segment at {file.base} is damaged at {scan.end}: {scan.damage}")
-    medium.write_blob(key_index_blob(file.base), keys.seal())
-    medium.write_blob(history_blob(file.base), historian.index.seal())
+    if not scan.damage:
+        medium.write_blob(key_index_blob(file.base), keys.seal())
+        medium.write_blob(history_blob(file.base), historian.index.seal())
