@@ -109,6 +109,7 @@ class BrokerCore:
         self.sending = Sending(state, self.definitions, self.journal, clock)
         placement = Placement(self.journal)
         self.sending.by_type[definition_pb2.FIFO] = placement.by_message_group
+        self.sending.by_type[definition_pb2.PRIORITY] = placement.by_priority
         reader = SectionReader(self.log)
         self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)

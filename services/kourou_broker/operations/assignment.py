@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations.clients import Clients
 from kourou_broker.state.definitions import Group, Topic
@@ -44,15 +45,20 @@ class Assignments:
         self.route: Callable[[Topic], Sequence[QueueId]] = self._own_queues
         """A topic's readable queues over all brokers, sorted."""
 
-    def is_shared(self, group: Group) -> bool:
-        """By the group's setting, or because a simple consumer is in it: it asks all queues alike."""
-        return group.definition.assignment == record_pb2.ASSIGNMENT_SHARED or self._clients.has_simple_consumer(
-            group.name
+    def is_shared(self, group: Group, topic: Topic) -> bool:
+        """By the group's setting, or because a simple consumer is in it: it asks all queues alike.
+
+        The queues of a PRIORITY topic are levels: whoever had only low ones would work while urgent messages wait.
+        """
+        return (
+            topic.type == definition_pb2.PRIORITY
+            or group.definition.assignment == record_pb2.ASSIGNMENT_SHARED
+            or self._clients.has_simple_consumer(group.name)
         )
 
     def queues_of(self, group: Group, topic: Topic, client_id: str) -> Sequence[QueueId] | None:
         """What the client owns over all brokers; None: the group shares."""
-        if self.is_shared(group):
+        if self.is_shared(group, topic):
             return None
         members = self._clients.push_consumers(group.name, topic.name)
         member = bisect_left(members, client_id)
@@ -64,7 +70,7 @@ class Assignments:
 
     def owners(self, group: Group, topic: Topic) -> dict[int, str] | None:
         """Who owns which of this broker's queues; None: the group shares."""
-        if self.is_shared(group):
+        if self.is_shared(group, topic):
             return None
         members = self._clients.push_consumers(group.name, topic.name)
         if not members:

@@ -5,7 +5,7 @@ from zlib import crc32
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.journal import Journal, OnStored
-from kourou_broker.operations.message import MAX_NAME_BYTES, stored_form
+from kourou_broker.operations.message import MAX_NAME_BYTES, Split, stored_form
 from kourou_broker.state.definitions import Topic
 from kourou_service.refusal import Refused
 
@@ -27,12 +27,25 @@ class Placement:
                 )
         if len(groups) > 1:
             raise Refused(definition_pb2.BAD_REQUEST, "the messages of one request must have one message group")
-        queue = crc32(groups.pop().encode()) % len(topic.queues)
-        self._journal.store(
-            topic,
-            definition_pb2.FIFO,
-            [part.row for part in parts],
-            [part.body for part in parts],
-            on_stored,
-            queue=queue,
-        )
+        self._store(topic, parts, crc32(groups.pop().encode()) % len(topic.queues), on_stored)
+
+    def by_priority(
+        self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored
+    ) -> None:
+        """A queue is a level: the higher, the sooner. Priorities above the highest level belong to it."""
+        priorities = {message.system_properties.priority for message in messages}
+        parts = [stored_form(message, now_ms, definition_pb2.PRIORITY) for message in messages]
+        lowest = min(priorities)
+        if lowest < 0:
+            raise Refused(definition_pb2.BAD_REQUEST, f"a priority must not be negative: {lowest}")
+        levels = {min(priority, len(topic.queues) - 1) for priority in priorities}
+        if len(levels) > 1:
+            raise Refused(
+                definition_pb2.BAD_REQUEST,
+                f"the messages of one request must have one priority level; the topic has {len(topic.queues)}",
+            )
+        self._store(topic, parts, levels.pop(), on_stored)
+
+    def _store(self, topic: Topic, parts: Sequence[Split], queue: int, on_stored: OnStored) -> None:
+        rows, bodies = [part.row for part in parts], [part.body for part in parts]
+        self._journal.store(topic, topic.type, rows, bodies, on_stored, queue=queue)

@@ -181,6 +181,8 @@ class Subscription:
         queues = self.topic.queues
         if poll.queue is not None:
             return queues[poll.queue : poll.queue + 1]
+        if self.topic.type == definition_pb2.PRIORITY:
+            return queues[::-1]
         start = self._next_queue = (self._next_queue + 1) % len(queues)
         return (*queues[start:], *queues[:start])
 
