@@ -123,6 +123,7 @@ class BrokerCore:
             numbers=LeaseNumbers(surroundings.incarnation),
             traffic=self.traffic,
             may_live=self.clients.may_live,
+            begin=self.offsets.begin,
             max_pending=settings.max_pending_messages,
         )
         self.assignments = Assignments(self.clients, settings.name)

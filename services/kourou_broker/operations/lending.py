@@ -1,6 +1,6 @@
 """Lending a topic's messages to one group, a queue at a time: what is due again, then what is fresh."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from kourou_broker.operations.dead_letter import DeadLetters
@@ -45,8 +45,10 @@ class Context(NamedTuple):
     traffic: Traffic
     may_live: Callable[[str], bool]
     """Whether the client with this id is not known to be gone."""
+    begin: Callable[[Group, Topic], Awaitable[None]]
+    """Sees to it that a group which reads a topic for the first time starts in the right place."""
     max_pending: int
-    """Messages of one queue lent or due at a time; at the bound nothing fresh is lent."""
+    """Messages of one queue lent, due or held back at a time; at the bound nothing fresh is lent."""
 
 
 class Lending:

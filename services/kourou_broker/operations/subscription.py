@@ -37,6 +37,7 @@ class Subscription:
         self._serving: Poll | None = None
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
+        self._begun = False
         self._in_order = keeps_order(group, topic)
         self._lending = self._new_lending()
         for progress in context.state.progress_of(group, topic):
@@ -161,6 +162,9 @@ class Subscription:
     async def _take(self, poll: Poll) -> list[Delivery]:
         if not self._context.journal.has_room:
             return []
+        if not self._begun:
+            await self._context.begin(self.group, self.topic)
+            self._begun = True
         if self._in_order is not keeps_order(self.group, self.topic):
             self._switch_lending()
         if poll.attempt_id and (again := await self._again(poll)):

@@ -12,6 +12,7 @@ from kourou_broker.operations.errors import group_not_found
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.search import Search
+from kourou_broker.operations.slices import in_slices
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.receiving import queue_of
 from kourou_broker.rpc.status import BrokerStatus
@@ -179,9 +180,11 @@ class AdministeringDoor:
         group = self._existing_group(request.group)
         topic = self._definitions.topic(request.topic)
         queues = [queue_of(topic, request.queue)] if request.HasField("queue") else topic.queues
-        targets = [(queue, self._target(request, queue)) for queue in queues]
-        for queue, offset in targets:
-            self._offsets.set(group, queue, offset)
+        await self._offsets.begin(group, topic)  # what is set here must not count as a start of the other queues
+        targets = [(queue, self._target(request, queue)) async for queue in in_slices(list(queues))]
+        if request.WhichOneof("to") != "offset":  # old messages may have gone meanwhile
+            targets = [(queue, max(offset, queue.first_offset)) for queue, offset in targets]
+        self._offsets.set(group, targets)
         self._deliveries.offsets_set(group, topic)
         await self._journal.durable()
         return broker_pb2.ResetOffsetResponse(

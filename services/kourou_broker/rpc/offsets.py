@@ -32,7 +32,7 @@ class OffsetsDoor:
     async def _update(self, request: service_pb2.UpdateOffsetRequest, call: Call) -> service_pb2.UpdateOffsetResponse:
         queue = self._queue(request.message_queue, call)
         group = self._definitions.group(request.group)
-        self._offsets.set(group, queue, request.offset)
+        self._offsets.set(group, [(queue, request.offset)])
         self._deliveries.offsets_set(group, queue.topic)
         await self._journal.durable()
         return service_pb2.UpdateOffsetResponse(status=OK)
