@@ -25,6 +25,7 @@ from kourou_broker.operations.held_carrying import HeldCarrying
 from kourou_broker.operations.indexing import Indexing
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.lending import Context, LeaseNumbers
+from kourou_broker.operations.lite_topics import LiteStore
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.placement import Placement
 from kourou_broker.operations.pull import Pulling
@@ -111,6 +112,10 @@ class BrokerCore:
         self.sending.by_type[definition_pb2.FIFO] = placement.by_message_group
         self.sending.by_type[definition_pb2.PRIORITY] = placement.by_priority
         reader = SectionReader(self.log)
+        self.lite_store = LiteStore(
+            state, self.journal, reader, clock, max_lite_topics=settings.max_lite_topics
+        )
+        self.sending.by_type[definition_pb2.LITE] = self.lite_store.store
         self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)
         self.search = Search(state, self.log, reader, surroundings.lookup)
@@ -153,7 +158,7 @@ class BrokerCore:
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        running = (self._retention.run(), self.scrubbing.run(), self.indexing.run())
+        running = (self._retention.run(), self.scrubbing.run(), self.indexing.run(), self.lite_store.run())
         self._tasks = [loop.create_task(background) for background in running]
 
     def end_polls(self) -> None:

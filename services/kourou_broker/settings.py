@@ -85,6 +85,9 @@ class BrokerSettings(TlsSettings):
         ge=1,
         description="Messages of one queue that a group may hold unacknowledged; then it gets no new ones.",
     )
+    max_lite_topics: int = Field(
+        default=20_000, ge=1, description="Lite topics that the broker holds, in all topics; a further one is refused."
+    )
     invisible_time_ms: int = Field(
         default=60_000, ge=1000, description="How long a message is lent when the client does not say, ms."
     )

@@ -6,3 +6,5 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 """Of a message, unpacked."""
 MAX_QUEUES = 1024
 """Of a topic on one broker."""
+MAX_LITE_TOPIC_CHARS = 64
+"""Of a lite topic's name."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from kourou.limits import MAX_LITE_TOPIC_CHARS
+
 MAX_TOPIC_CHARS = 127
 # Shorter than a topic, so that the name of the group's dead-letter topic fits.
 MAX_GROUP_CHARS = 120
@@ -23,6 +25,7 @@ _SYSTEM_NAMES = frozenset({"TBW102", "SCHEDULE_TOPIC_XXXX", "SELF_TEST_TOPIC", "
 # \Z, not $: the latter lets a newline at the end pass.
 _NAME = re.compile(r"[%a-zA-Z0-9_-]+\Z")
 _NAMESPACE = re.compile(r"[a-zA-Z0-9_-]*\Z")
+_LITE_TOPIC = re.compile(r"[a-zA-Z0-9_-]+\Z")
 
 
 def topic_fault(name: str) -> str | None:
@@ -38,6 +41,17 @@ def group_fault(name: str) -> str | None:
 def new_topic_fault(name: str) -> str | None:
     """A topic that a user may create."""
     return topic_fault(name) or _reserved("topic", name)
+
+
+def lite_topic_fault(name: str) -> str | None:
+    """A lite topic, inside a topic of type LITE."""
+    if not name:
+        return "the lite topic's name is empty"
+    if len(name) > MAX_LITE_TOPIC_CHARS:
+        return f"the lite topic's name has {len(name)} characters; at most {MAX_LITE_TOPIC_CHARS} are allowed"
+    if not _LITE_TOPIC.match(name):
+        return f"the lite topic's name {name!r} has a character other than a-z A-Z 0-9 _ -"
+    return None
 
 
 def namespace_fault(namespace: str) -> str | None:

@@ -81,7 +81,7 @@ class Backlogs:
 
     async def _add(self, backlog: Backlog, progress: Progress, now_ms: int) -> None:
         backlog.queues += 1
-        queue = backlog.topic.queues[progress.queue]
+        queue = backlog.topic.queue(progress.queue)
         fresh = queue.next_offset - progress.high
         if not fresh and not progress.pending:
             return

@@ -117,13 +117,13 @@ class Deliveries:
             lease.client_id,
             [offset],
         )
-        self._subscription(group, topic).grant(topic.queues[progress.queue], renewed, (), progress.high)
+        self._subscription(group, topic).grant(topic.queue(progress.queue), renewed, (), progress.high)
         return receipt.encode((group.id, topic.id, progress.queue), offset, renewed), invisible_ms
 
     async def bury(self, group: Group, topic: Topic, handle: str) -> None:
         """Moves a held message to the group's dead-letter topic."""
         progress, offset, lease = self.held(group, topic, handle)
-        message = await self._context.reader.message(topic.queues[progress.queue], offset)
+        message = await self._context.reader.message(topic.queue(progress.queue), offset)
         if message is None or progress.pending.get(offset) is not lease:
             raise Refused(definition_pb2.INVALID_RECEIPT_HANDLE, "the receipt handle has expired")
         self._context.dead_letters.move(group, topic, progress, message)

@@ -169,11 +169,11 @@ class Journal:
         Raises Refused when messages cannot be taken now; then none is.
         """
         size = sum(map(len, bodies))
-        self._admit(size)
+        self.admit(size)
         self._make_room(size)
         gathered = self._gathered.get((topic.id, type_, queue))
         if gathered is None:
-            into = topic.queues[queue] if queue >= 0 else self._next_queue(topic)
+            into = topic.queue(queue) if queue >= 0 else self._next_queue(topic)
             gathered = self._gathered[topic.id, type_, queue] = _Gathered(into, type_)
         gathered.callbacks.append((len(gathered.rows), on_stored))
         gathered.rows += rows
@@ -194,7 +194,7 @@ class Journal:
         They take effect at the end of the turn: they have no position before. Raises Refused as `store` does.
         """
         size = sum(map(len, bodies))
-        self._admit(size)
+        self.admit(size)
         self._make_room(size)
         held = self._held.get((topic.id, type_))
         if held is None:
@@ -240,7 +240,8 @@ class Journal:
         self.when_durable(resolve)
         await done
 
-    def _admit(self, size: int) -> None:
+    def admit(self, size: int) -> None:
+        """Raises Refused when messages of so many bytes cannot be taken now."""
         if size > self._max_call_bytes:
             raise Refused(
                 definition_pb2.PAYLOAD_TOO_LARGE,

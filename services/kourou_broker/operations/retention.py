@@ -96,7 +96,7 @@ class Retention:
         first = self._log.first_offsets(boundary)
         trimmed: list[tuple[Queue, int]] = []  # all in this turn: what comes later is above the boundary
         for topic in self._state.topics.values():
-            for queue in topic.queues:
+            for queue in topic.all_queues():
                 keep_from = first.get((topic.id, queue.id), queue.first_offset)  # else nothing of it goes
                 if keep_from > queue.first_offset or queue.carried:
                     trimmed.append((queue, keep_from))

@@ -207,7 +207,7 @@ class Subscription:
         """What an earlier call with this attempt id was given and did not get, once more and at the same attempt."""
         again: list[Delivery] = []
         for queue_id, lease in self._attempts.leases(poll.attempt_id):
-            again += await self._lending.lend_again(self.topic.queues[queue_id], poll, lease)
+            again += await self._lending.lend_again(self.topic.queue(queue_id), poll, lease)
         self._attempts.remember(poll.attempt_id, again)
         return again
 

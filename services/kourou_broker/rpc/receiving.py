@@ -126,9 +126,10 @@ def consumer_type(client: Client, auto_renew: bool) -> int:
 
 
 def queue_of(topic: Topic, queue: int) -> Queue:
-    if not 0 <= queue < len(topic.queues):
+    found = topic.find_queue(queue) if queue >= 0 else None
+    if found is None:
         raise Refused(definition_pb2.BAD_REQUEST, f"topic {topic.name} has no queue {queue} on this broker")
-    return topic.queues[queue]
+    return found
 
 
 def batch_size(asked: int) -> int:

@@ -1,10 +1,13 @@
 """Topics and groups as the state holds them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.state.lite import LiteTopics
 
 
 class Name(NamedTuple):
@@ -49,6 +52,25 @@ class Topic:
     permission: int
     definition: record_pb2.Topic
     queues: list[Queue]
+    """Those of its route; lite queues are not among them."""
+    lite: LiteTopics | None = None
+    """Of a topic of type LITE."""
+
+    def find_queue(self, id_: int) -> Queue | None:
+        """Ordinary or lite."""
+        if id_ < len(self.queues):
+            return self.queues[id_]
+        return self.lite.queue(id_) if self.lite is not None else None
+
+    def queue(self, id_: int) -> Queue:
+        """One that is known to be there, as where a group has progress."""
+        queue = self.find_queue(id_)
+        assert queue is not None, (self.name, id_)
+        return queue
+
+    def all_queues(self) -> Iterator[Queue]:
+        """Ordinary and lite ones."""
+        return iter(self.queues) if self.lite is None else chain(self.queues, self.lite.queues)
 
 
 @dataclass(slots=True, eq=False)

@@ -32,6 +32,7 @@ class Kind(IntEnum):
     HELD_CARRIED = 11
     FIRED = 12
     RECALLED = 13
+    LITE_TOPIC = 16
 
 
 class Fate(IntEnum):
@@ -165,6 +166,11 @@ def read_timers(section: Section) -> list[tuple[int, Place]]:
 
 def topic(definition: record_pb2.Topic) -> Section:
     return Section(Kind.TOPIC, 0, definition.id, 0, 0, 1, definition.SerializeToString())
+
+
+def lite_topic(definition: record_pb2.LiteTopic, *, gone: bool = False) -> Section:
+    """A lite topic is new, or its times have changed; gone: it and its messages are no more."""
+    return Section(Kind.LITE_TOPIC, gone, definition.topic, definition.queue, 0, 1, definition.SerializeToString())
 
 
 def group(definition: record_pb2.Group) -> Section:

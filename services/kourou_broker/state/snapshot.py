@@ -11,6 +11,7 @@ from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.log.checksum import value
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Carried
+from kourou_broker.state.lite import FIRST_LITE_QUEUE
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
 from kourou_broker.state.state import State
@@ -46,10 +47,18 @@ def encode(state: State, position: int) -> bytes:
                 ],
             )
             for topic in state.topics.values()
-            for queue in topic.queues
+            for queue in topic.all_queues()
         ],
         progress=[_progress_out(progress) for progress in state.progress.values()],
         timers=_timers_out(state),
+        lite_topics=[
+            record_pb2.LiteTopic(
+                topic=topic.id, name=lite.name, queue=lite.queue.id, last_stored_ms=lite.last_stored_ms
+            )
+            for topic in state.topics.values()
+            if topic.lite is not None
+            for lite in topic.lite.by_name.values()
+        ],
     )
     body = struct.pack("<I", _FORMAT) + snapshot.SerializeToString()
     return struct.pack("<8sI", _MAGIC, value(body)) + body
@@ -73,9 +82,14 @@ def decode(data: bytes) -> tuple[State, int]:
     state.broker = snapshot.broker
     state.next_topic_id, state.next_group_id = snapshot.next_topic_id, snapshot.next_group_id
     for saved in snapshot.queues:
-        queue = state.topics_by_id[saved.topic].queues[saved.queue]
+        topic = state.topics_by_id[saved.topic]
+        if topic.lite is not None and saved.queue >= FIRST_LITE_QUEUE:
+            state.add_lite_queues(topic, topic.lite, saved.queue)
+        queue = topic.queue(saved.queue)
         queue.first_offset, queue.next_offset = saved.first_offset, saved.next_offset
         queue.carried = {copy.offset: Carried(copy.position, copy.length) for copy in saved.carried}
+    for lite in snapshot.lite_topics:
+        state.apply(records.lite_topic(lite), 0)
     for saved in snapshot.progress:
         progress = Progress(saved.group, saved.topic, saved.queue, saved.high)
         progress.restore(_lease_in(lease) for lease in saved.leases)

@@ -7,6 +7,7 @@ from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.log.section import SECTION_HEADER_BYTES, Section
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Carried, Group, Name, Queue, Topic, name_of
+from kourou_broker.state.lite import FIRST_LITE_QUEUE, LiteTopics
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Kind
 from kourou_broker.state.timers import Place, Timer, Timers
@@ -29,6 +30,8 @@ class State:
         self.progress: dict[tuple[int, int, int], Progress] = {}  # by group id, topic id, queue
         self.timers: dict[int, Timers] = {}  # by topic id, of those that hold delayed messages
         self.broker = record_pb2.Broker(permission=definition_pb2.READ_WRITE)
+        self.lite_topics = 0
+        """How many there are, in all topics."""
         self.next_topic_id = 1
         self.next_group_id = 1
         self._appliers: dict[int, Callable[[Section, int], None]] = {
@@ -45,6 +48,7 @@ class State:
             Kind.HELD_CARRIED: self._held_carried,
             Kind.FIRED: self._timers_ended,
             Kind.RECALLED: self._timers_ended,
+            Kind.LITE_TOPIC: self._lite_topic,
         }
 
     def apply(self, section: Section, position: int) -> None:
@@ -56,11 +60,11 @@ class State:
 
     def queue(self, topic_id: int, queue: int) -> Queue | None:
         topic = self.topics_by_id.get(topic_id)
-        return topic.queues[queue] if topic is not None and queue < len(topic.queues) else None
+        return topic.find_queue(queue) if topic is not None else None
 
     def progress_of(self, group: Group, topic: Topic) -> Iterator[Progress]:
-        for queue in range(len(topic.queues)):
-            progress = self.progress.get((group.id, topic.id, queue))
+        for queue in topic.all_queues():
+            progress = self.progress.get((group.id, topic.id, queue.id))
             if progress is not None:
                 yield progress
 
@@ -88,6 +92,7 @@ class State:
         self.topic_tombstones.pop(name, None)
         if known is None:
             known = Topic(definition.id, name, definition.type, definition.permission, definition, [])
+            known.lite = LiteTopics() if definition.type == definition_pb2.LITE else None
             self.topics[name] = self.topics_by_id[known.id] = known
         known.type, known.permission, known.definition = definition.type, definition.permission, definition
         known.queues.extend(Queue(known, id_) for id_ in range(len(known.queues), definition.queues))
@@ -95,6 +100,7 @@ class State:
     def _forget_topic(self, topic: Topic) -> None:
         del self.topics[topic.name], self.topics_by_id[topic.id]
         self.timers.pop(topic.id, None)
+        self.lite_topics -= len(topic.lite.by_name) if topic.lite is not None else 0
         for key in [key for key in self.progress if key[1] == topic.id]:
             del self.progress[key]
 
@@ -158,7 +164,7 @@ class State:
             if queue is not None:
                 progress.trim(queue.first_offset)
         for topic in self.topics.values():
-            for queue in topic.queues:
+            for queue in topic.all_queues():
                 if queue.carried:
                     queue.carried = {at: copy for at, copy in queue.carried.items() if copy.position >= log_start}
 
@@ -196,3 +202,27 @@ class State:
 
     def _broker(self, section: Section, position: int) -> None:
         self.broker = record_pb2.Broker.FromString(section.payload)
+
+    def _lite_topic(self, section: Section, position: int) -> None:
+        saved = record_pb2.LiteTopic.FromString(section.payload)
+        topic = self.topics_by_id.get(saved.topic)
+        if topic is None or topic.lite is None:
+            return  # the topic was deleted in the same turn
+        if section.type:
+            self._forget_lite_topic(topic.lite, saved.name)
+            return
+        queue = self.add_lite_queues(topic, topic.lite, saved.queue)
+        self.lite_topics += topic.lite.name(queue, saved.name, saved.last_stored_ms)
+
+    def add_lite_queues(self, topic: Topic, lite: LiteTopics, id_: int) -> Queue:
+        """-> the lite queue with that id, made if it is new."""
+        for new in range(FIRST_LITE_QUEUE + len(lite.queues), id_ + 1):
+            lite.add_queue(Queue(topic, new))
+        return topic.queue(id_)
+
+    def _forget_lite_topic(self, lite: LiteTopics, name: str) -> None:
+        queue = lite.drop(name)
+        if queue is not None:
+            self.lite_topics -= 1
+            for group in self.groups_by_id:
+                self.progress.pop((group, queue.topic.id, queue.id), None)
