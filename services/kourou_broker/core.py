@@ -112,9 +112,7 @@ class BrokerCore:
         self.sending.by_type[definition_pb2.FIFO] = placement.by_message_group
         self.sending.by_type[definition_pb2.PRIORITY] = placement.by_priority
         reader = SectionReader(self.log)
-        self.lite_store = LiteStore(
-            state, self.journal, reader, clock, max_lite_topics=settings.max_lite_topics
-        )
+        self.lite_store = LiteStore(state, self.journal, reader, clock, max_lite_topics=settings.max_lite_topics)
         self.sending.by_type[definition_pb2.LITE] = self.lite_store.store
         self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)

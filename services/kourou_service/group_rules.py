@@ -4,6 +4,7 @@ import math
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_service.lite_rules import check_lite_group
 from kourou_service.refusal import Refused
 from kourou_service.wire_times import milliseconds
 
@@ -24,6 +25,8 @@ def check_group(group: record_pb2.Group) -> None:
     if (group.start == record_pb2.START_TIME) != bool(group.start_ms):
         raise _bad("a group has a time to start at if it starts at a time, and only then")
     _check_backoff(group.retry)
+    if group.HasField("lite"):
+        check_lite_group(group.lite)
 
 
 def _check_backoff(retry: definition_pb2.RetryPolicy) -> None:

@@ -13,6 +13,7 @@ from kourou_broker.state.definitions import Group, Name, Topic, name_of
 from kourou_service.client_settings import DEFAULT_MAX_ATTEMPTS, default_retry
 from kourou_service.clock import Clock
 from kourou_service.group_rules import check_group
+from kourou_service.lite_rules import check_expiration
 from kourou_service.refusal import Refused
 
 MAX_TOPICS = 100_000
@@ -108,6 +109,7 @@ class Definitions:
             raise Refused(definition_pb2.BAD_REQUEST, f"a topic has 1 to {MAX_QUEUES} queues, not {definition.queues}")
         if known is not None and definition.queues < len(known.queues):
             raise Refused(definition_pb2.BAD_REQUEST, f"topic {known.name} has {len(known.queues)} queues: not fewer")
+        check_expiration(definition)
         if definition.permission not in _PERMISSIONS:
             raise Refused(definition_pb2.BAD_REQUEST, f"unknown permission {definition.permission}")
         if known is None and len(self._state.topics) >= MAX_TOPICS:

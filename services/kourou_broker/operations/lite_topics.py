@@ -36,9 +36,7 @@ class LiteStore:
         self.on_messages: Callable[[Topic, str], None] = lambda _topic, _name: None
         """Called with a lite topic that has a new message which can be delivered."""
 
-    def store(
-        self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored
-    ) -> None:
+    def store(self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored) -> None:
         """Messages of one lite topic, which is made if it is new. Raises Refused, and then nothing is done."""
         names = {message.system_properties.lite_topic for message in messages}
         parts = [stored_form(message, now_ms, definition_pb2.LITE) for message in messages]
