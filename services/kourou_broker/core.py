@@ -37,6 +37,8 @@ from kourou_broker.operations.send import Sending
 from kourou_broker.operations.snapshots import Snapshots
 from kourou_broker.operations.store_times import StoreTimes
 from kourou_broker.operations.traffic import Traffic
+from kourou_broker.operations.transaction_checks import TransactionChecks
+from kourou_broker.operations.transactions import CheckTimes, Transactions
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import fold
 from kourou_broker.state.definitions import Name
@@ -117,6 +119,18 @@ class BrokerCore:
         self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)
         self.search = Search(state, self.log, reader, surroundings.lookup)
+        check_times = _check_times(settings)
+        self.transactions = Transactions(state, self.journal, reader, self.traffic, check_times)
+        self.sending.by_type[definition_pb2.TRANSACTION] = self.transactions.begin
+        self._transaction_checks = TransactionChecks(
+            state=state,
+            transactions=self.transactions,
+            clients=self.clients,
+            reader=reader,
+            journal=self.journal,
+            clock=clock,
+            times=check_times,
+        )
         context = Context(
             state=state,
             journal=self.journal,
@@ -156,7 +170,13 @@ class BrokerCore:
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        running = (self._retention.run(), self.scrubbing.run(), self.indexing.run(), self.lite_store.run())
+        running = (
+            self._retention.run(),
+            self.scrubbing.run(),
+            self.indexing.run(),
+            self.lite_store.run(),
+            self._transaction_checks.run(),
+        )
         self._tasks = [loop.create_task(background) for background in running]
 
     def end_polls(self) -> None:
@@ -206,6 +226,7 @@ class BrokerCore:
 
         self.journal.on_messages = on_messages
         self.journal.on_settled = self.deliveries.settled
+        self.transactions.on_begun = self._transaction_checks.watch
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
         self.definitions.on_topic = self.topic_changed
@@ -224,6 +245,15 @@ class BrokerCore:
             retention_bytes=settings.retention_bytes,
             interval_s=settings.retention_interval_s,
         )
+
+
+def _check_times(settings: BrokerSettings) -> CheckTimes:
+    return CheckTimes(
+        after_ms=int(settings.transaction_check_after_s * 1000),
+        interval_ms=int(settings.transaction_check_interval_s * 1000),
+        max_checks=settings.transaction_max_checks,
+        max_age_ms=int(settings.transaction_max_age_h * 3_600_000),
+    )
 
 
 def _progress_log(clock: Clock) -> Callable[[int, int], None]:

@@ -24,6 +24,7 @@ from kourou_broker.report import BrokerReport
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.delivered import Deliverer
+from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.leaving import LeavingDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
@@ -185,6 +186,7 @@ class Broker:
             core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, self._clock
         ).open(engine)
         SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
+        EndingDoor(core.definitions, core.clients, core.transactions).open(engine)
         OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
         RoutingDoor(
             names=ListenerNames(self.listeners, settings.fallback_listener),

@@ -91,6 +91,21 @@ class BrokerSettings(TlsSettings):
     invisible_time_ms: int = Field(
         default=60_000, ge=1000, description="How long a message is lent when the client does not say, ms."
     )
+    transaction_check_after_s: float = Field(
+        default=6,
+        gt=0,
+        description="A transaction open for so long: its producer is asked what became of it; a message may say "
+        "another time. Seconds.",
+    )
+    transaction_check_interval_s: float = Field(
+        default=30, gt=0, description="How long after a question about a transaction the next one is asked, seconds."
+    )
+    transaction_max_checks: int = Field(
+        default=15, ge=1, description="A transaction still open after so many questions is rolled back."
+    )
+    transaction_max_age_h: float = Field(
+        default=72, gt=0, description="A transaction still open after so long is rolled back, asked or not. Hours."
+    )
     client_silence_s: float = Field(
         default=60, gt=0, description="A client without a stream is gone after so long a silence, seconds."
     )

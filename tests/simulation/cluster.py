@@ -18,6 +18,7 @@ from kourou_broker.operations.search import Place
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.delivered import Deliverer
+from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
 from kourou_broker.rpc.receiving import ReceivingDoor
@@ -218,6 +219,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         engine
     )
     SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
+    EndingDoor(core.definitions, core.clients, core.transactions).open(engine)
     OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
     RoutingDoor(
         names=ListenerNames(settings.listeners, settings.fallback_listener),

@@ -27,8 +27,11 @@ class Caller(Protocol):
 class CommandStream(Protocol):
     """The telemetry stream of a client, as far as the broker speaks."""
 
-    def send(self, command: service_pb2.TelemetryCommand) -> None:
-        """It leaves as soon as the stream takes it; nobody waits, and nobody hears if it does not arrive."""
+    def send(self, command: service_pb2.TelemetryCommand) -> bool:
+        """It leaves as soon as the stream takes it; nobody waits, and nobody hears if it does not arrive.
+
+        False: too much waits already.
+        """
         ...
 
 
@@ -49,11 +52,8 @@ class Client:
     )
 
     def command(self, command: service_pb2.TelemetryCommand) -> bool:
-        """Sends a command by the newest stream; False if the client has none."""
-        if not self.streams:
-            return False
-        self.streams[-1].send(command)
-        return True
+        """Sends a command by the newest stream; False if the client has none, or does not read what it is sent."""
+        return bool(self.streams) and self.streams[-1].send(command)
 
     @property
     def is_push_consumer(self) -> bool:
@@ -101,6 +101,8 @@ class Clients:
         self._gone: set[str] = set()
         """Who left soon after the start, while clients that are not known may still live."""
         self._by_group: dict[Name, _Members] = {}
+        self._producers: dict[Name, dict[str, Client]] = {}
+        """By topic, those whose settings name it."""
         self._consumers = Counter[Name]()
         """How many consumers a topic has, whatever their groups."""
         self.on_topics_change: Callable[[], None] = lambda: None
@@ -198,6 +200,10 @@ class Clients:
         members = self._by_group.get(group)
         return members.push_consumers.get(topic, ()) if members is not None else ()
 
+    def producers(self, topic: Name) -> list[Client]:
+        """The live producers of the topic that can be sent commands, by their settings."""
+        return [client for client in self._producers.get(topic, {}).values() if client.streams]
+
     def consumed_topics(self) -> Iterable[Name]:
         """All topics that have a consumer."""
         return self._consumers.keys()
@@ -237,6 +243,8 @@ class Clients:
     def _enter(self, client: Client) -> bool:
         """Whether a topic has its first consumer now."""
         if client.group is None:
+            for topic in client.subscriptions:
+                self._producers.setdefault(topic, {})[client.id] = client
             return False
         self._by_group.setdefault(client.group, _Members()).add(client)
         self._consumers.update(client.subscriptions.keys())
@@ -245,6 +253,11 @@ class Clients:
     def _strike(self, client: Client) -> bool:
         """Whether a topic has no consumer any more."""
         if client.group is None:
+            for topic in client.subscriptions:
+                producers = self._producers[topic]
+                del producers[client.id]
+                if not producers:
+                    del self._producers[topic]
             return False
         members = self._by_group[client.group]
         members.remove(client)

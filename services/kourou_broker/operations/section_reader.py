@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from kourou_broker.log.errors import Dropped
 from kourou_broker.log.log import Log
 from kourou_broker.log.section import MESSAGE_ROW, SECTION_HEADER, SECTION_HEADER_BYTES, Entry, Section, parse_section
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Queue
+from kourou_broker.state.half_messages import HalfMessage
 
 _READ_WHOLE_BYTES = 64 * 1024
 """A section of held messages up to this size is read in one piece."""
@@ -152,6 +154,17 @@ class SectionReader:
             start, end = section.range(index)
             found.append(section.message(position, index, await self._log.read(header_end + start, end - start)))
         return found
+
+    async def half(self, half: HalfMessage) -> StoredMessage | None:
+        """The message of an open transaction; retention may move it while it is read."""
+        place = half.place
+        try:
+            message = await self.held(*place)
+        except Dropped:
+            message = None
+        if message is None and place != half.place:
+            message = await self.held(*half.place)
+        return message
 
     async def stored_ms(self, queue: Queue, offset: int) -> int | None:
         """When the message at the offset, or the first one after it, was stored; None if nothing is there."""

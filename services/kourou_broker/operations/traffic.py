@@ -63,6 +63,8 @@ class Traffic:
         self.delivered = 0
         self.refused_sends: Counter[int] = Counter()
         """Calls by the code that they were refused with."""
+        self.transaction_ends: Counter[tuple[int, int]] = Counter()
+        """By topic id and Resolution."""
         self.topics: dict[int, TopicTraffic] = {}
         """By topic id."""
         self.groups: dict[tuple[int, int], GroupTraffic] = {}
@@ -78,6 +80,8 @@ class Traffic:
     def forget_topic(self, topic: int) -> None:
         """The topic was deleted."""
         self.topics.pop(topic, None)
+        for ended in [ended for ended in self.transaction_ends if ended[0] == topic]:
+            del self.transaction_ends[ended]
         for key in [key for key in self.groups if key[1] == topic]:
             del self.groups[key]
 

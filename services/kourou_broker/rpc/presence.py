@@ -23,6 +23,7 @@ _CONSUMERS = frozenset(
 )
 _LITE = frozenset((definition_pb2.LITE_PUSH_CONSUMER, definition_pb2.LITE_SIMPLE_CONSUMER))
 _MAX_UNSENT = 1024
+_MAX_UNSENT_BYTES = 16 * 1024 * 1024
 _KNOWN = _CONSUMERS | {definition_pb2.PRODUCER}
 
 
@@ -31,12 +32,17 @@ class _Speaking:
 
     def __init__(self, call: StreamCall) -> None:
         self._call = call
-        self._commands: asyncio.Queue[service_pb2.TelemetryCommand] = asyncio.Queue()
+        self._commands: asyncio.Queue[bytes] = asyncio.Queue()
+        self._unsent_bytes = 0
         self._writer = asyncio.ensure_future(self._write())
 
-    def send(self, command: service_pb2.TelemetryCommand) -> None:
-        if self._commands.qsize() < _MAX_UNSENT:  # a client that does not read must not fill the memory
-            self._commands.put_nowait(command)
+    def send(self, command: service_pb2.TelemetryCommand) -> bool:
+        if self._commands.qsize() >= _MAX_UNSENT or self._unsent_bytes > _MAX_UNSENT_BYTES:
+            return False  # a client that does not read must not fill the memory
+        data = command.SerializeToString()
+        self._unsent_bytes += len(data)
+        self._commands.put_nowait(data)
+        return True
 
     async def flush(self) -> None:
         await self._commands.join()
@@ -46,8 +52,9 @@ class _Speaking:
 
     async def _write(self) -> None:
         while True:
-            command = await self._commands.get()
-            await _send(self._call, command)
+            data = await self._commands.get()
+            await self._call.send(data)
+            self._unsent_bytes -= len(data)
             self._commands.task_done()
 
 

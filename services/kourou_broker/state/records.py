@@ -32,6 +32,8 @@ class Kind(IntEnum):
     HELD_CARRIED = 11
     FIRED = 12
     RECALLED = 13
+    TRANSACTION_END = 14
+    TRANSACTION_CHECKED = 15
     LITE_TOPIC = 16
 
 
@@ -43,12 +45,22 @@ class Fate(IntEnum):
     EXPIRED = 3
 
 
+class Resolution(IntEnum):
+    """How a transaction ended: the type of a TRANSACTION_END section."""
+
+    COMMITTED = 1
+    ROLLED_BACK = 2
+    GIVEN_UP = 3
+    """Rolled back by the broker: nobody said in time what became of it."""
+
+
 _LEASE = struct.Struct("<IQQQQIBB")
 _GROUP_OFFSET = struct.Struct("<IQ")
 _GROUP = struct.Struct("<I")
 _TRIM_ROW = struct.Struct("<IIQ")
 _TRIM_HEAD = struct.Struct("<Q")
 _CARRY = struct.Struct("<Q")
+_CHECK = struct.Struct("<QB")
 CARRY_HEAD_BYTES = _CARRY.size
 _PLACE = struct.Struct("<QI")
 _TIMER = struct.Struct("<QQI")
@@ -198,6 +210,35 @@ def read_lease(section: Section) -> tuple[int, int, Lease]:
     client_id = bytes(section.payload[_LEASE.size : client_end]).decode(errors="replace")
     offsets = array("Q", bytes(section.payload[client_end:]))
     return group_id, high, Lease(incarnation, number, deadline_ms, attempt, bool(auto_renew), client_id, offsets)
+
+
+def transaction_end(topic_id: int, transactions: Sequence[tuple[int, int]], resolution: Resolution) -> Section:
+    """Transactions are over. The copy of a committed message, in its queue, stands in the same frame."""
+    rows = b"".join(_PLACE.pack(*transaction) for transaction in transactions)
+    return Section(Kind.TRANSACTION_END, resolution, topic_id, 0, 0, len(transactions), rows)
+
+
+def read_transaction_end(section: Section) -> list[tuple[int, int]]:
+    """-> where their half messages were first stored: log position of the section, and which of its messages."""
+    return list(_PLACE.iter_unpack(section.payload))
+
+
+def transaction_checked(
+    topic_id: int, transactions: Sequence[tuple[int, int]], client_id: str, next_check_ms: int
+) -> Section:
+    """A producer was asked what became of transactions."""
+    client = client_id.encode()[:255]
+    rows = b"".join(_PLACE.pack(*transaction) for transaction in transactions)
+    payload = _CHECK.pack(next_check_ms, len(client)) + client + rows
+    return Section(Kind.TRANSACTION_CHECKED, 0, topic_id, 0, 0, len(transactions), payload)
+
+
+def read_transaction_checked(section: Section) -> tuple[list[tuple[int, int]], str, int]:
+    """-> the transactions, who was asked, when they come up next (ms)."""
+    next_check_ms, size = _CHECK.unpack_from(section.payload)
+    client_end = _CHECK.size + size
+    client_id = bytes(section.payload[_CHECK.size : client_end]).decode(errors="replace")
+    return list(_PLACE.iter_unpack(section.payload[client_end:])), client_id, next_check_ms
 
 
 def ack(group_id: int, topic_id: int, queue: int, offsets: Sequence[int], fate: Fate) -> Section:

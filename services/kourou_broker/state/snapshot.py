@@ -59,6 +59,7 @@ def encode(state: State, position: int) -> bytes:
             if topic.lite is not None
             for lite in topic.lite.by_name.values()
         ],
+        half_messages=state.half_messages.to_snapshot(),
     )
     body = struct.pack("<I", _FORMAT) + snapshot.SerializeToString()
     return struct.pack("<8sI", _MAGIC, value(body)) + body
@@ -95,6 +96,8 @@ def decode(data: bytes) -> tuple[State, int]:
         progress.restore(_lease_in(lease) for lease in saved.leases)
         state.progress[saved.group, saved.topic, saved.queue] = progress
     _timers_in(state, snapshot.timers)
+    for saved in snapshot.half_messages:
+        state.half_messages.restore(saved)
     return state, snapshot.position
 
 

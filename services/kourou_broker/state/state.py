@@ -7,6 +7,7 @@ from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.log.section import SECTION_HEADER_BYTES, Section
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Carried, Group, Name, Queue, Topic, name_of
+from kourou_broker.state.half_messages import HalfMessages, TransactionId
 from kourou_broker.state.lite import FIRST_LITE_QUEUE, LiteTopics
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Kind
@@ -29,6 +30,7 @@ class State:
         self.group_tombstones: dict[Name, record_pb2.Group] = {}
         self.progress: dict[tuple[int, int, int], Progress] = {}  # by group id, topic id, queue
         self.timers: dict[int, Timers] = {}  # by topic id, of those that hold delayed messages
+        self.half_messages = HalfMessages()
         self.broker = record_pb2.Broker(permission=definition_pb2.READ_WRITE)
         self.lite_topics = 0
         """How many there are, in all topics."""
@@ -49,6 +51,8 @@ class State:
             Kind.FIRED: self._timers_ended,
             Kind.RECALLED: self._timers_ended,
             Kind.LITE_TOPIC: self._lite_topic,
+            Kind.TRANSACTION_END: self._transaction_end,
+            Kind.TRANSACTION_CHECKED: self._transaction_checked,
         }
 
     def apply(self, section: Section, position: int) -> None:
@@ -103,6 +107,7 @@ class State:
         self.lite_topics -= len(topic.lite.by_name) if topic.lite is not None else 0
         for key in [key for key in self.progress if key[1] == topic.id]:
             del self.progress[key]
+        self.half_messages.forget_topic(topic.id)
 
     def _group(self, section: Section, position: int) -> None:
         definition = record_pb2.Group.FromString(section.payload)
@@ -174,17 +179,24 @@ class State:
             queue.carried[section.base] = Carried(position, SECTION_HEADER_BYTES + len(section.payload))
 
     def _hold(self, section: Section, position: int) -> None:
-        if section.type != definition_pb2.DELAY:
-            raise UnknownRecord(
-                f"held messages of type {section.type} at log position {position} are of another version"
-            )
-        if section.topic not in self.topics_by_id:
-            return
+        if section.type == definition_pb2.TRANSACTION:
+            hold = self.half_messages.add
+        elif section.type == definition_pb2.DELAY:
+            hold = self._delay
+        else:
+            raise UnknownRecord(f"held messages of type {section.type} at position {position} are of a newer version")
+        if section.topic in self.topics_by_id:
+            hold(section, position)
+
+    def _delay(self, section: Section, position: int) -> None:
         whens, _stored_ms, _messages = records.read_held(section)
         places = [Place(position, index) for index in range(section.count)]
         self.timers.setdefault(section.topic, Timers()).add(map(Timer, whens, places, places))
 
     def _held_carried(self, section: Section, position: int) -> None:
+        if section.type == definition_pb2.TRANSACTION:
+            self.half_messages.carried(section, position)
+            return
         whens, _stored_ms, _messages = records.read_held(section)
         timers = self.timers.get(section.topic)
         if timers is not None:
@@ -199,6 +211,14 @@ class State:
             timers.remove(due_ms, origin)
         if not timers:
             del self.timers[section.topic]
+    def _transaction_end(self, section: Section, position: int) -> None:
+        for transaction in records.read_transaction_end(section):
+            self.half_messages.end(section.topic, TransactionId(*transaction))
+
+    def _transaction_checked(self, section: Section, position: int) -> None:
+        transactions, _client_id, next_check_ms = records.read_transaction_checked(section)
+        for transaction in transactions:
+            self.half_messages.checked(section.topic, TransactionId(*transaction), next_check_ms)
 
     def _broker(self, section: Section, position: int) -> None:
         self.broker = record_pb2.Broker.FromString(section.payload)
