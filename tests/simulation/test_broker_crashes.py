@@ -129,6 +129,17 @@ def facts(state: State) -> dict[str, Any]:
         },
         "tombstones": {**state.topic_tombstones, **state.group_tombstones},
         "broker": state.broker,
+        "half messages": {
+            (topic, transaction): (
+                half.position,
+                half.place,
+                half.message_id,
+                half.stored_ms,
+                half.next_check_ms,
+                half.checks,
+            )
+            for topic, transaction, half in state.half_messages
+        },
         "ids": (state.next_topic_id, state.next_group_id),
         "progress": {
             key: (

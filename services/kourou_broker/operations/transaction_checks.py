@@ -119,7 +119,7 @@ class TransactionChecks:
         elif self._producers(entry):
             await self._ask(entry, half, now_ms)
             return self._due_ms(half) if half.next_check_ms > now_ms else now_ms + 1000
-        return now_ms + times.interval_ms
+        return min(now_ms + times.interval_ms, half.stored_ms + times.max_age_ms)
 
     async def _ask(self, entry: _Entry, half: HalfMessage, now_ms: int) -> None:
         """One of the topic's producers, each time another one; it counts when the command can leave."""

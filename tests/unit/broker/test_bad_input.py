@@ -399,7 +399,6 @@ async def test_unknown_and_unsupported_client_types_are_refused() -> None:
 async def test_what_comes_later_is_refused_clearly() -> None:
     broker = await Broker.started()
     for method, request in (
-        (service_rpc.END_TRANSACTION, service_pb2.EndTransactionRequest()),
         (service_rpc.RECALL_MESSAGE, service_pb2.RecallMessageRequest()),
         (service_rpc.SYNC_LITE_SUBSCRIPTION, service_pb2.SyncLiteSubscriptionRequest()),
     ):

@@ -299,7 +299,7 @@ async def test_calls_are_timed_until_their_answer() -> None:
         assert counted[method, "OK", "false"] == counted[method, "INVALID_ARGUMENT", "false"] == 1
     assert counted["SendMessage", "MESSAGE_BODY_EMPTY", "false"] == 1
     assert counted["AckMessage", "INVALID_RECEIPT_HANDLE", "false"] == 1
-    assert counted["EndTransaction", "UNSUPPORTED", "false"] == 1
+    assert counted["EndTransaction", "CLIENT_ID_REQUIRED", "false"] == 1
 
 
 @simulated

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.section import MESSAGE_ROW, Section
-from kourou_broker.state import Fate, Kind, State, records, snapshot
+from kourou_broker.state import Fate, Kind, Resolution, State, records, snapshot
+from kourou_broker.state.half_messages import TransactionId
 from kourou_broker.state.records import Lease
 from kourou_broker.state.state import UnknownRecord
 from tests.simulation.cluster import group_definition, topic_definition
@@ -82,6 +83,34 @@ def test_carried_messages(at: int, stored_ms: int, body: bytes) -> None:
     assert records.read_carry(section) == (stored_ms, row + body)
 
 
+TRANSACTIONS = st.lists(st.tuples(U64, U32), max_size=20)
+
+
+@given(transactions=TRANSACTIONS, resolution=st.sampled_from(Resolution))
+def test_ends_of_transactions(transactions: list[tuple[int, int]], resolution: Resolution) -> None:
+    section = records.transaction_end(3, transactions, resolution)
+    assert (section.type, section.topic, section.count) == (resolution, 3, len(transactions))
+    assert records.read_transaction_end(section) == transactions
+
+
+@given(transactions=TRANSACTIONS, client=st.text(max_size=60), next_ms=U64)
+def test_questions_about_transactions(transactions: list[tuple[int, int]], client: str, next_ms: int) -> None:
+    section = records.transaction_checked(3, transactions, client, next_ms)
+    assert records.read_transaction_checked(section) == (transactions, client, next_ms)
+
+
+@given(position=U64, place=U32)
+def test_transaction_ids(position: int, place: int) -> None:
+    transaction = TransactionId(position, place)
+    assert TransactionId.parse(str(transaction)) == transaction
+
+
+@given(text=st.text(max_size=30) | st.text("0123456789ABCDEFabcdef_-+ ", min_size=24, max_size=24))
+def test_no_two_texts_name_one_transaction(text: str) -> None:
+    transaction = TransactionId.parse(text)
+    assert transaction is None or str(transaction) == text
+
+
 # The fold
 
 _IDS = st.sampled_from((1, 1, 1, 2, 3))
@@ -101,6 +130,9 @@ def _steps(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         st.tuples(st.just("offset"), _IDS, _IDS, _QUEUES, st.integers(0, 30)),
         st.tuples(st.just("trim"), _IDS, _QUEUES, st.integers(0, 30)),
         st.tuples(st.just("carry"), _IDS, _QUEUES, st.integers(0, 30)),
+        st.tuples(st.just("half"), _IDS, st.integers(1, 3)),
+        st.tuples(st.just("transaction end"), _IDS, st.integers(0, 9), st.sampled_from(Resolution)),
+        st.tuples(st.just("transaction checked"), _IDS, st.integers(0, 9)),
         st.tuples(st.just("broker"), st.sampled_from((definition_pb2.READ, definition_pb2.READ_WRITE))),
     )
     there = [("topic", "a", 3, False), ("group", "x", False), ("messages", 1, 0, 5), ("messages", 1, 1, 5)]
@@ -138,11 +170,31 @@ def _section(state: State, step: tuple[Any, ...], number: int) -> Section | None
             return records.trim(number * 50, [(topic, queue, first)])
         case ("carry", topic, queue, offset):
             return records.carry(topic, queue, offset, number, MESSAGE_ROW.pack(1, 0, 0), b"m")
+        case ("half", topic, count):
+            tails = [
+                definition_pb2.SystemProperties(message_id=f"{number}.{n}").SerializeToString() for n in range(count)
+            ]
+            rows = [MESSAGE_ROW.pack(1, len(tail), 0) for tail in tails]
+            whens, stored_ms = [number + 6000] * count, [number] * count
+            return records.held(
+                definition_pb2.TRANSACTION, topic, whens, stored_ms, rows, [b"m" + tail for tail in tails]
+            )
+        case ("transaction end", topic, which, resolution):
+            transaction = _open_transaction(state, topic, which)
+            return records.transaction_end(topic, [transaction], resolution)
+        case ("transaction checked", topic, which):
+            return records.transaction_checked(topic, [_open_transaction(state, topic, which)], "c", number + 30_000)
         case ("broker", permission):
             state_broker = copy.copy(state.broker)
             state_broker.permission = permission
             return records.broker(state_broker)
     raise AssertionError(step)
+
+
+def _open_transaction(state: State, topic: int, which: int) -> tuple[int, int]:
+    """One of the topic's, or one that never was."""
+    there = [*state.half_messages.by_topic.get(topic, {})]
+    return there[which % len(there)] if there else (7, 0)
 
 
 @settings(max_examples=300, deadline=None)
