@@ -226,6 +226,7 @@ class BrokerCore:
 
         self.journal.on_messages = on_messages
         self.journal.on_settled = self.deliveries.settled
+        self.held_carrying.sources.append(self.transactions.held_below)
         self.transactions.on_begun = self._transaction_checks.watch
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
@@ -252,7 +253,7 @@ def _check_times(settings: BrokerSettings) -> CheckTimes:
         after_ms=int(settings.transaction_check_after_s * 1000),
         interval_ms=int(settings.transaction_check_interval_s * 1000),
         max_checks=settings.transaction_max_checks,
-        max_age_ms=int(settings.transaction_max_age_h * 3_600_000),
+        max_age_ms=int(settings.transaction_max_age_hours * 3_600_000),
     )
 
 

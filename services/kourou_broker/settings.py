@@ -103,7 +103,7 @@ class BrokerSettings(TlsSettings):
     transaction_max_checks: int = Field(
         default=15, ge=1, description="A transaction still open after so many questions is rolled back."
     )
-    transaction_max_age_h: float = Field(
+    transaction_max_age_hours: float = Field(
         default=72, gt=0, description="A transaction still open after so long is rolled back, asked or not. Hours."
     )
     client_silence_s: float = Field(

@@ -131,7 +131,6 @@ def facts(state: State) -> dict[str, Any]:
         "broker": state.broker,
         "half messages": {
             (topic, transaction): (
-                half.position,
                 half.place,
                 half.message_id,
                 half.stored_ms,

@@ -1,14 +1,16 @@
 """Transactions: a half message is kept out of sight until its producer commits it, or rolls it back."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.section import MESSAGE_ROW
+from kourou_broker.operations.held_carrying import HeldMessage
 from kourou_broker.operations.journal import Journal, OnStored, Stored
 from kourou_broker.operations.message import stored_form
 from kourou_broker.operations.section_reader import SectionReader
+from kourou_broker.operations.slices import in_slices
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import Resolution, State, records
 from kourou_broker.state.definitions import Topic
@@ -107,6 +109,13 @@ class Transactions:
     def give_up(self, topic_id: int, transaction: TransactionId) -> None:
         """Rolls an open transaction back, since nobody ends it."""
         self._close(topic_id, transaction, Resolution.GIVEN_UP)
+
+    async def held_below(self, boundary: int) -> AsyncIterator[HeldMessage]:
+        """The half messages that lie below a log position; a HeldBelow of HeldCarrying."""
+        for topic_id, transactions in list(self._state.half_messages.by_topic.items()):
+            async for transaction, half in in_slices(list(transactions.items())):
+                if half.place.position < boundary:
+                    yield HeldMessage(definition_pb2.TRANSACTION, topic_id, half.next_check_ms, transaction, half.place)
 
     async def _commit(self, topic: Topic, transaction: TransactionId, half: HalfMessage) -> None:
         message = await self._reader.half(half)

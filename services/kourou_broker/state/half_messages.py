@@ -69,7 +69,7 @@ class HalfMessages:
             transactions[transaction] = HalfMessage(transaction, message_id, stored_ms[index], whens[index])
 
     def carried(self, section: Section, position: int) -> None:
-        """Copies of half messages, by a HELD_CARRIED section: those of transactions that are still open are here now."""
+        """Copies of half messages, by a HELD_CARRIED section; those of ended transactions mean nothing."""
         for index, origin in enumerate(records.read_origins(section)):
             half = self.get(section.topic, TransactionId(*origin))
             if half is not None:

@@ -211,6 +211,7 @@ class State:
             timers.remove(due_ms, origin)
         if not timers:
             del self.timers[section.topic]
+
     def _transaction_end(self, section: Section, position: int) -> None:
         for transaction in records.read_transaction_end(section):
             self.half_messages.end(section.topic, TransactionId(*transaction))

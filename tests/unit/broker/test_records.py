@@ -13,6 +13,7 @@ from kourou_broker.state import Fate, Kind, Resolution, State, records, snapshot
 from kourou_broker.state.half_messages import TransactionId
 from kourou_broker.state.records import Lease
 from kourou_broker.state.state import UnknownRecord
+from kourou_broker.state.timers import Place
 from tests.simulation.cluster import group_definition, topic_definition
 from tests.simulation.test_broker_crashes import facts
 
@@ -133,6 +134,7 @@ def _steps(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         st.tuples(st.just("half"), _IDS, st.integers(1, 3)),
         st.tuples(st.just("transaction end"), _IDS, st.integers(0, 9), st.sampled_from(Resolution)),
         st.tuples(st.just("transaction checked"), _IDS, st.integers(0, 9)),
+        st.tuples(st.just("half carried"), _IDS, st.integers(0, 9)),
         st.tuples(st.just("broker"), st.sampled_from((definition_pb2.READ, definition_pb2.READ_WRITE))),
     )
     there = [("topic", "a", 3, False), ("group", "x", False), ("messages", 1, 0, 5), ("messages", 1, 1, 5)]
@@ -184,6 +186,11 @@ def _section(state: State, step: tuple[Any, ...], number: int) -> Section | None
             return records.transaction_end(topic, [transaction], resolution)
         case ("transaction checked", topic, which):
             return records.transaction_checked(topic, [_open_transaction(state, topic, which)], "c", number + 30_000)
+        case ("half carried", topic, which):
+            origin = Place(*_open_transaction(state, topic, which))
+            return records.held_carried(
+                definition_pb2.TRANSACTION, topic, [origin], [5], [6], [MESSAGE_ROW.pack(1, 0, 0)], [b"m"]
+            )
         case ("broker", permission):
             state_broker = copy.copy(state.broker)
             state_broker.permission = permission

@@ -369,7 +369,7 @@ async def test_after_too_many_questions_it_is_rolled_back() -> None:
 
 @simulated
 async def test_when_it_is_too_old_it_is_rolled_back_though_nobody_could_be_asked() -> None:
-    broker = await _broker(transaction_max_age_h=2)
+    broker = await _broker(transaction_max_age_hours=2)
     await _begin(broker, "a")
     took_s, lines = await _until_given_up(broker, 3 * 3600)
     assert 7199 <= took_s <= 7202
@@ -429,6 +429,43 @@ async def test_a_snapshot_holds_what_is_open() -> None:
     assert await _seen(broker) == ["b", "c"]
     await broker.crash()
     assert (await _seen(broker), _open(broker)) == (["b", "c"], ["a"])
+
+
+@simulated
+async def test_it_outlives_the_segment_it_came_in_again_and_again() -> None:
+    broker = await _broker(
+        segment_bytes=16 * KIB,
+        snapshot_every_bytes=16 * KIB,
+        retention_interval_s=1_000_000,
+        retention_bytes=32 * KIB,
+        retention_hours=0,
+        transaction_max_checks=1000,
+    )
+    stream = _producer(broker)
+    transactions = {id_: await _begin(broker, id_) for id_ in "abcd"}
+    origin = broker.core.log.next_position
+    await until(lambda: len(_asked(stream)) == 4)
+    for _ in range(3):
+        for _ in range(3):
+            for number in range(50):
+                await broker.send(message(bytes(1000), f"m{number}"))
+            await broker.shard.process.start(broker.core.check_retention())
+        dropped, origin = origin, broker.core.log.next_position
+        assert broker.core.log.first_position > dropped
+    assert _open(broker) == ["a", "b", "c", "d"]
+    assert (await _end(broker, transactions["a"], "a")).code == Code.OK
+    assert (await _end(broker, transactions["b"], "b", ROLLBACK)).code == Code.OK
+    asked = len(_asked(stream))
+    await until(lambda: len(_asked(stream)) == asked + 2, 40)
+    assert {command.message.body for command in _asked(stream)} == {b"body"}
+    assert {command.transaction_id for command in _asked(stream)[-2:]} == {transactions["c"], transactions["d"]}
+    await broker.crash()
+    assert (await _end(broker, transactions["c"], "c")).code == Code.OK
+    newest, _older = fold.snapshots(broker.core.medium)
+    broker.core.medium.drop_blob(fold.snapshot_name(newest))
+    await broker.crash()
+    assert (await _end(broker, transactions["d"], "d")).code == Code.OK
+    assert (await _seen(broker), _open(broker)) == (["a", "c", "d"], [])
 
 
 @simulated
@@ -543,7 +580,7 @@ class _Model:
 @given(steps=st.lists(_STEPS, max_size=40))
 def test_each_has_one_end_whatever_happens(steps: list[tuple[Any, ...]]) -> None:
     async def run() -> None:
-        broker = await _broker(transaction_max_checks=2, transaction_max_age_h=0.1, cache_bytes=0)
+        broker = await _broker(transaction_max_checks=2, transaction_max_age_hours=0.1, cache_bytes=0)
         model = _Model(broker)
         for step in steps:
             await model.step(step)
