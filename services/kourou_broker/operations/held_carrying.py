@@ -72,9 +72,12 @@ class HeldCarrying:
 
     async def _copy(self, copies: "_Copies") -> None:
         """What is held no longer by now is copied in vain, and does no harm: the state ignores it."""
+        sections = list(copies.sections())
+        if not sections:
+            return
         if not self._journal.has_room:
             raise NoRoom("the disk has no room to carry held messages out of old segments")
-        for section in copies.sections():
+        for section in sections:
             self._journal.carry(section)
         # Not faster than the disk takes it: else the copies would pile up in memory.
         await self._journal.durable()

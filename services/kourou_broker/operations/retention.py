@@ -100,8 +100,8 @@ class Retention:
                 keep_from = first.get((topic.id, queue.id), queue.first_offset)  # else nothing of it goes
                 if keep_from > queue.first_offset or queue.carried:
                     trimmed.append((queue, keep_from))
-        await self._carry_all(trimmed, boundary)
         await self._held.carry_below(boundary)
+        await self._carry_all(trimmed, boundary)  # last: until the next line nobody is lent anything
         self._journal.emit(
             records.trim(boundary, [(queue.topic.id, queue.id, keep_from) for queue, keep_from in trimmed]),
             freeing=True,
