@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from kourou.cli.options import ADMIN_VARIABLE, DEFAULT_ADMIN
 from kourou.client import DEFAULT_NAMESRV, NAMESRV_VARIABLE
+from kourou.tls import TLS_VARIABLE
 from kourou_admin.settings import AdminSettings
 from kourou_broker.settings import BrokerSettings
 from kourou_dev.settings import DevSettings
@@ -131,6 +132,12 @@ def bound(rule: Any) -> str:
 def client_variables() -> str:
     rows = (
         (code(NAMESRV_VARIABLE), DEFAULT_NAMESRV, "The NameServers, host:port with commas.", code("--namesrv")),
+        (
+            code(TLS_VARIABLE),
+            "false",
+            "Reach NameServers and brokers over TLS: `true`, `false` or a PEM file with the CAs to believe.",
+            f"{code('--tls')}, {code('--no-tls')}, {code('--tls-ca FILE')}; at its beginning",
+        ),
         (code(ADMIN_VARIABLE), DEFAULT_ADMIN, "The admin service, host:port. Of the command only.", code("--admin")),
     )
     return table(("environment variable", "default", "meaning", "flag of the command"), rows)

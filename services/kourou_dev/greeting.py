@@ -17,6 +17,7 @@ def greeting(cluster: LocalCluster, data: Path) -> str:
         f"Kourou is up. Messages are kept in {data}; Ctrl-C stops it.",
         "",
         f"  access point (RocketMQ 5 clients)   {cluster.access_point}",
+        f"  access point over TLS               {cluster.tls_access_point}{_believed(cluster)}",
         f"  broker                              {cluster.broker}",
         f"  admin service                       {cluster.admin}",
         f"  metrics                             http://{cluster.metrics}/metrics",
@@ -31,6 +32,10 @@ def greeting(cluster: LocalCluster, data: Path) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _believed(cluster: LocalCluster) -> str:
+    return "" if cluster.ca is None else f" (self-made certificate; its CA is {cluster.ca})"
 
 
 def _variables(cluster: LocalCluster) -> list[str]:

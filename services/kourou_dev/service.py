@@ -18,24 +18,31 @@ from kourou_broker.settings import BrokerSettings
 from kourou_dev.settings import DevSettings
 from kourou_namesrv.service import NameServer
 from kourou_namesrv.settings import NamesrvSettings
-from kourou_service.listener import HostPort, Listener
+from kourou_service.listener import TLS_PREFIX, HostPort, Listener
 from kourou_service.metrics.node import NodeMetrics
 from kourou_service.metrics.server import serving_metrics
 from kourou_service.process import UserError
+from kourou_service.tls.self_made import CERTIFICATE
 
 _HOST = "127.0.0.1"
 _BROKER = "broker-a"
 _READY_TIMEOUT_S = 60.0
 _SHARED = {"engine", "stop_grace_s", "log_level", "otlp_endpoint", "trace_ratio"}
 """Settings that all three services take from this one."""
+_TLS = {"tls_certificate", "tls_key", "tls_client_ca"}
 
 
 class LocalCluster:
     def __init__(self, settings: DevSettings) -> None:
         self._settings = settings
         self._shared = settings.model_dump(include=_SHARED)
+        # One CA for both services, so that clients have one to believe.
+        tls_folder = settings.tls_folder or settings.data / "tls"
+        self._with_tls = {**self._shared, **settings.model_dump(include=_TLS), "tls_folder": tls_folder}
+        self.ca = None if settings.tls_certificate is not None else tls_folder / CERTIFICATE
+        """The CA of the self-made certificate; None: the certificate is the user's."""
         self._started = AsyncExitStack()
-        self.access_point = self.broker = self.admin = self.metrics = ""
+        self.access_point = self.tls_access_point = self.broker = self.admin = self.metrics = ""
         """Where clients connect, where the broker, the admin service and the metrics are; known after `start`."""
 
     async def start(self) -> None:
@@ -58,15 +65,15 @@ class LocalCluster:
         name_server = NameServer(
             NamesrvSettings.model_validate(
                 {
-                    "listeners": (_listener(self._settings.port),),
+                    "listeners": _listeners(self._settings.port, self._settings.tls_port),
                     "broker_listener": HostPort(_HOST, self._settings.registration_port),
-                    **self._shared,
+                    **self._with_tls,
                 }
             )
         )
         self._started.push_async_callback(name_server.stop)
         await name_server.start()
-        self.access_point = str(name_server.listeners[0].bind)
+        self.access_point, self.tls_access_point = (str(listener.bind) for listener in name_server.listeners)
         return name_server
 
     async def _start_broker(self, name_server: NameServer) -> Broker:
@@ -75,10 +82,10 @@ class LocalCluster:
                 {
                     "name": _BROKER,
                     "data": self._settings.data / _BROKER,
-                    "listeners": (_listener(self._settings.broker_port),),
+                    "listeners": _listeners(self._settings.broker_port, self._settings.broker_tls_port),
                     "namesrv": (name_server.broker_address,),
                     "auto_create_groups": True,
-                    **self._shared,
+                    **self._with_tls,
                 }
             )
         )
@@ -131,5 +138,5 @@ class LocalCluster:
             return False
 
 
-def _listener(port: int) -> Listener:
-    return Listener.parse(f"{_HOST}:{port}")
+def _listeners(port: int, tls_port: int) -> tuple[Listener, Listener]:
+    return Listener.parse(f"{_HOST}:{port}"), Listener.parse(f"{TLS_PREFIX}{_HOST}:{tls_port}")

@@ -13,6 +13,8 @@ Settings = Mapping[str, object]
 COMMAND_TIMEOUT_S = 60.0
 METRICS: Settings = {"metrics_listen": "127.0.0.1:0"}
 """Where they are is in the line that says that a service is ready."""
+TLS_FOLDER = "tls"
+"""Where the processes of a system have their common CA."""
 
 
 class Node(Process):
@@ -38,19 +40,25 @@ class Node(Process):
 
 class NamesrvNode(Node):
     def __init__(self, name: str, folder: Path, settings: Settings) -> None:
-        address, self.for_brokers = free_address(), free_address()
-        own = {"listeners": f"local={address}", "broker_listener": self.for_brokers, **METRICS}
+        address, self.tls_address, self.for_brokers = free_address(), free_address(), free_address()
+        own = {
+            "listeners": f"local={address},local-tls=tls://{self.tls_address}",
+            "tls_folder": folder / TLS_FOLDER,
+            "broker_listener": self.for_brokers,
+            **METRICS,
+        }
         super().__init__(name, ["namesrv"], folder, address, "NameServer listens", {**own, **settings})
 
 
 class BrokerNode(Node):
     def __init__(self, name: str, folder: Path, namesrvs: Sequence[NamesrvNode], settings: Settings) -> None:
-        address = free_address()
+        address, self.tls_address = free_address(), free_address()
         self.data = folder / name
         own = {
             "name": name,
             "data": self.data,
-            "listeners": f"local={address}",
+            "listeners": f"local={address},local-tls=tls://{self.tls_address}",
+            "tls_folder": folder / TLS_FOLDER,
             "namesrv": ",".join(node.for_brokers for node in namesrvs),
             # Small, so that a start writes little.
             "segment_bytes": 4 << 20,
@@ -69,10 +77,14 @@ class AdminNode(Node):
 class System:
     """What a user has in front of him, whatever processes it is made of."""
 
-    def __init__(self, folder: Path, namesrv: str, admin: str) -> None:
+    def __init__(self, folder: Path, namesrv: str, tls_namesrv: str, ca: Path, admin: str) -> None:
         self.folder = folder
         self.namesrv = namesrv
         """For clients: the access points, separated by commas."""
+        self.tls_namesrv = tls_namesrv
+        """The same for clients with TLS."""
+        self.ca = ca
+        """Whom they have to believe."""
         self.admin_address = admin
 
     @property
@@ -133,7 +145,9 @@ class Cluster(System):
             BrokerNode(f"broker-{letter}", folder, self.namesrvs, broker or {}) for letter in "abcdef"[:brokers]
         ]
         self.admin = AdminNode(folder, self.namesrvs)
-        super().__init__(folder, ",".join(node.address for node in self.namesrvs), self.admin.address)
+        plain = ",".join(node.address for node in self.namesrvs)
+        safe = ",".join(node.tls_address for node in self.namesrvs)
+        super().__init__(folder, plain, safe, folder / TLS_FOLDER / "ca.pem", self.admin.address)
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -169,7 +183,7 @@ class Dev(System):
     """`kourou dev`."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        ports = [free_port() for _ in range(4)]
+        ports = [free_port() for _ in range(6)]
         self.data = folder / "data"
         flags = {
             "data": self.data,
@@ -177,12 +191,15 @@ class Dev(System):
             "registration_port": ports[1],
             "broker_port": ports[2],
             "admin_port": ports[3],
+            "tls_port": ports[4],
+            "broker_tls_port": ports[5],
             "metrics_port": 0,
             **settings,
         }
         self.node = Node("dev", ["dev"], folder, f"127.0.0.1:{ports[0]}", "Kourou is up", flags)
         self._broker_address = f"127.0.0.1:{ports[2]}"
-        super().__init__(folder, self.node.address, f"127.0.0.1:{ports[3]}")
+        plain, safe, admin = (f"127.0.0.1:{ports[number]}" for number in (0, 4, 3))
+        super().__init__(folder, plain, safe, self.data / TLS_FOLDER / "ca.pem", admin)
 
     @property
     def nodes(self) -> Sequence[Process]:

@@ -25,7 +25,8 @@ class Stack(System):
     """As a user on the host has it in front of him. Its methods block."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "127.0.0.1:8081,127.0.0.1:8082", "127.0.0.1:9080")
+        plain, safe = "127.0.0.1:8081,127.0.0.1:8082", "127.0.0.1:8443,127.0.0.1:8444"
+        super().__init__(folder, plain, safe, folder / "ca.pem", "127.0.0.1:9080")
 
     @property
     def nodes(self) -> Sequence[Process]:

@@ -14,6 +14,7 @@ from kourou.names import group_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.routes import PULL_INTERVAL_S, Routes
 from kourou.session import Session
+from kourou.tls import Tls, credentials_of
 from kourou.transport import GrpcTransport, Transport
 from kourou.wire import Wire, new_client_id
 
@@ -32,6 +33,9 @@ class ClientOptions(TypedDict, total=False):
     """How often routes are pulled."""
     double_shuffle: bool
     """Choose among the NameServers as ZooKeeper's clients do: shuffle the names, then the addresses of each."""
+    tls: Tls
+    """Whether NameServers and brokers are reached over TLS: True, False or a file with the CAs to believe. When left
+    out: KOUROU_TLS, which is one of them, else plaintext."""
     transport: Transport
     """The network; real gRPC when left out. It is not closed with the client."""
 
@@ -51,12 +55,18 @@ class Client:
         fault = group_fault(group) if group is not None else None
         if fault:
             raise InvalidArgument(fault)
-        self._own_transport = None if "transport" in options else GrpcTransport()
+        if "transport" in options and "tls" in options:
+            raise InvalidArgument("tls has no effect on a transport of your own: give one of them")
+        credentials = None if "transport" in options else credentials_of(options.get("tls"))
+        self._own_transport = None if "transport" in options else GrpcTransport(credentials)
         transport = options.get("transport") or self._own_transport
         assert transport is not None
         self.wire = Wire(transport, options.get("client_id") or new_client_id(), headers)
         self.name_servers = NameServers(
-            name_server_targets(namesrv), self.wire, double_shuffle=options.get("double_shuffle", False)
+            name_server_targets(namesrv),
+            self.wire,
+            tls=credentials is not None,
+            double_shuffle=options.get("double_shuffle", False),
         )
         self.routes = Routes(
             self.name_servers,

@@ -10,7 +10,7 @@ from google.protobuf.message import Message as ProtobufMessage
 from kourou.errors import ConnectionFailed, InvalidArgument, KourouError, NotFound, ServerFailure, TimeoutExceeded
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.method import UnaryMethod
-from kourou.resolver import NamesrvList, Resolver
+from kourou.resolver import NamesrvList, Resolver, leave_to_grpc, resolve_by_system
 from kourou.route import endpoints_of
 from kourou.wire import REQUEST_TIMEOUT_S, Wire
 
@@ -24,12 +24,12 @@ _ASK_THE_NEXT = (ConnectionFailed, TimeoutExceeded, ServerFailure)
 
 
 class NameServers:
-    def __init__(self, targets: Sequence[str], wire: Wire, *, double_shuffle: bool = False) -> None:
+    def __init__(self, targets: Sequence[str], wire: Wire, *, tls: bool = False, double_shuffle: bool = False) -> None:
         self._targets = targets
         self._wire = wire
         self._list = NamesrvList(double_shuffle=double_shuffle)
         try:
-            self._resolver = Resolver(targets)
+            self._resolver = Resolver(targets, leave_to_grpc if tls else resolve_by_system)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
 

@@ -28,6 +28,11 @@ async def resolve_by_system(host: str, port: int) -> Sequence[str]:
     return [join_host_port(address, port) for address in addresses]
 
 
+async def leave_to_grpc(host: str, port: int) -> Sequence[str]:
+    """Keeps the name: over TLS the server's certificate is checked for it, and not for the address behind it."""
+    return [join_host_port(host, port)]
+
+
 class Resolver:
     """The addresses behind `targets`, each "host:port". A target that cannot be resolved keeps its last addresses.
 

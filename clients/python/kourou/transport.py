@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
 
+import grpc
 from google.protobuf.message import Message
 from grpc import StatusCode, aio
 
@@ -111,9 +112,10 @@ class Transport(Protocol):
 
 
 class GrpcTransport:
-    """The real network: one plaintext HTTP/2 connection for each address."""
+    """The real network: one HTTP/2 connection for each address, over TLS with credentials, else in plaintext."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._credentials = credentials
         self._channels: dict[str, GrpcChannel] = {}
         self._closed = False
 
@@ -122,7 +124,7 @@ class GrpcTransport:
             raise RpcError(StatusCode.CANCELLED, "the transport was closed", sent=False)
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = GrpcChannel(address)
+            channel = self._channels[address] = GrpcChannel(address, self._credentials)
         return channel
 
     async def close(self) -> None:
@@ -134,8 +136,11 @@ class GrpcTransport:
 class GrpcChannel:
     """A channel of grpc.aio; made on first use, since it belongs to the running loop."""
 
-    def __init__(self, address: str) -> None:
-        self._channel: Any = _aio.insecure_channel(address, options=_OPTIONS)
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        if credentials is None:
+            self._channel: Any = _aio.insecure_channel(address, options=_OPTIONS)
+        else:
+            self._channel = _aio.secure_channel(address, credentials, options=_OPTIONS)
         self._callables: dict[str, Any] = {}
 
     async def unary(

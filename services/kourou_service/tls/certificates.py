@@ -105,7 +105,9 @@ class Certificates:
     def _self_made(self, settings: TlsSettings, folder: Path | None) -> Identity:
         folder = settings.tls_folder or folder
         client_ca = None if settings.tls_client_ca is None else read_client_ca(settings.tls_client_ca)
-        _logger.warning(
+        # A folder that was set is a decision, and no news for whoever took it.
+        tell = _logger.warning if settings.tls_folder is None else _logger.info
+        tell(
             "TLS with a self-made certificate, for development only: set tls_certificate and tls_key",
             listeners=[listener.name for listener in self._listeners],
             ca=str(folder / "ca.pem") if folder is not None else "in memory",

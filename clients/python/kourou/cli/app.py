@@ -12,6 +12,7 @@ from kourou.cli import brokers, clients, groups, messages, progress, receive, se
 from kourou.cli.options import ADMIN_VARIABLE
 from kourou.cli.root import RootGroup
 from kourou.client import NAMESRV_VARIABLE
+from kourou.tls import TLS_VARIABLE
 
 app = typer.Typer(
     name="kourou",
@@ -43,6 +44,10 @@ def _show_version(wanted: bool) -> None:
 def kourou(
     admin: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="As with each command.")] = None,
     namesrv: Annotated[str | None, typer.Option(metavar="HOST:PORT,...", help="As with each command.")] = None,
+    tls: Annotated[bool | None, typer.Option(help="Reach NameServers and brokers over TLS, or in plaintext.")] = None,
+    tls_ca: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Over TLS, believing the CAs in this PEM file.")
+    ] = None,
     _: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -53,6 +58,10 @@ def kourou(
         os.environ[ADMIN_VARIABLE] = admin
     if namesrv is not None:
         os.environ[NAMESRV_VARIABLE] = namesrv
+    if tls is not None or tls_ca is not None:
+        if tls is False and tls_ca is not None:
+            raise typer.BadParameter("--no-tls and --tls-ca exclude each other")
+        os.environ[TLS_VARIABLE] = tls_ca or str(tls).lower()
 
 
 def main() -> None:
