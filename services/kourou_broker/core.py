@@ -20,7 +20,9 @@ from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.creation_times import CreationTimes
 from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.definitions import Definitions
+from kourou_broker.operations.delay import Delaying
 from kourou_broker.operations.delivery import Deliveries, InvisibleTimes
+from kourou_broker.operations.firing import Firing
 from kourou_broker.operations.held_carrying import HeldCarrying
 from kourou_broker.operations.indexing import Indexing
 from kourou_broker.operations.journal import Journal
@@ -29,6 +31,7 @@ from kourou_broker.operations.lite_topics import LiteStore
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.placement import Placement
 from kourou_broker.operations.pull import Pulling
+from kourou_broker.operations.recall import Recalling
 from kourou_broker.operations.retention import Retention
 from kourou_broker.operations.scrubbing import Scrubbing
 from kourou_broker.operations.search import Lookup, Search
@@ -157,6 +160,10 @@ class BrokerCore:
             in_background=lambda work: run_in(surroundings.background, work),
         )
         self.held_carrying = HeldCarrying(self.journal, reader)
+        self.firing = Firing(state, self.log, self.journal, reader, clock)
+        self.recalling = Recalling(state, self.journal, reader)
+        delaying = Delaying(self.journal, self.firing, settings.name, max_delay_days=settings.max_delay_days)
+        self.sending.by_type[definition_pb2.DELAY] = delaying.store
         self._retention = self._build_retention(settings, clock, reader)
         self.backups = Backups(self.log, medium, surroundings.background)
         self.scrubbing = Scrubbing(self.log, surroundings.scrub, settings.scrub_interval_s)
@@ -176,6 +183,7 @@ class BrokerCore:
             self.indexing.run(),
             self.lite_store.run(),
             self._transaction_checks.run(),
+            self.firing.run(),
         )
         self._tasks = [loop.create_task(background) for background in running]
 
@@ -228,6 +236,7 @@ class BrokerCore:
         self.journal.on_settled = self.deliveries.settled
         self.held_carrying.sources.append(self.transactions.held_below)
         self.transactions.on_begun = self._transaction_checks.watch
+        self.held_carrying.sources.append(self.firing.below)
         self.clients.on_group_change = self.deliveries.members_changed
         self.clients.on_gone = self.deliveries.client_gone
         self.definitions.on_topic = self.topic_changed

@@ -14,6 +14,7 @@ from kourou.protocol.kourou.broker.v1 import broker_rpc
 from kourou.resolver import Resolver
 from kourou.transport import GrpcTransport, Transport
 from kourou_broker.core import BrokerCore, Surroundings
+from kourou_broker.forwarding import Forwarder
 from kourou_broker.helper import Helper
 from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.lookup import Lookup
@@ -28,6 +29,7 @@ from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.leaving import LeavingDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
+from kourou_broker.rpc.recalling import RecallingDoor
 from kourou_broker.rpc.receiving import ReceivingDoor
 from kourou_broker.rpc.routing import RoutingDoor
 from kourou_broker.rpc.sending import SendingDoor
@@ -187,6 +189,9 @@ class Broker:
         ).open(engine)
         SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
         EndingDoor(core.definitions, core.clients, core.transactions).open(engine)
+        reached_by = settings.forward_listener or settings.fallback_listener
+        forwarder = Forwarder(self._transport, membership.routes, reached_by, settings.name)
+        RecallingDoor(core.definitions, core.clients, core.recalling, forwarder.recall, settings.name).open(engine)
         OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
         RoutingDoor(
             names=ListenerNames(self.listeners, settings.fallback_listener),

@@ -28,6 +28,10 @@ class BrokerSettings(TlsSettings):
     fallback_listener: str = Field(
         default="local", description="The listener whose addresses are answered when a call does not tell how it came."
     )
+    forward_listener: str = Field(
+        default="",
+        description="The brokers' listener by which this one reaches the others; empty: the fallback listener.",
+    )
     namesrv: TargetsSetting = Field(
         default=("127.0.0.1:9876",),
         description="NameServers' listeners for brokers, host:port with commas; names are resolved to all addresses.",
@@ -75,6 +79,12 @@ class BrokerSettings(TlsSettings):
         default=512 * _MIB, ge=0, description="With less free space on the disk, new messages are refused. Bytes."
     )
 
+    max_delay_days: float = Field(
+        default=40,
+        gt=0,
+        le=3650,
+        description="The furthest delivery time of a delayed message, from its sending; later ones are refused. Days.",
+    )
     scrub_interval_s: float = Field(
         default=600, gt=0, description="How often one sealed segment is verified in the background, seconds."
     )

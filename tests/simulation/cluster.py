@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.core import BrokerCore, Surroundings
 from kourou_broker.log.lookup import Searcher
@@ -21,6 +21,7 @@ from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
+from kourou_broker.rpc.recalling import RecallingDoor
 from kourou_broker.rpc.receiving import ReceivingDoor
 from kourou_broker.rpc.routing import RoutingDoor
 from kourou_broker.rpc.sending import SendingDoor
@@ -33,6 +34,7 @@ from kourou_broker.state.definitions import Name, Topic
 from kourou_broker.state.indexing import index_segment
 from kourou_service.engine import Engine
 from kourou_service.listener import ListenerNames
+from kourou_service.refusal import Refused
 from tests.simulation.direct import DirectEngine
 from tests.simulation.disk import PowerCut, SimDisk, SimMedium, SimWorker
 from tests.simulation.time import Process, SimulatedClock
@@ -197,6 +199,10 @@ class Shard:
         )
 
 
+async def _nobody_else(owner: str, *_request: object) -> service_pb2.RecallMessageResponse:
+    raise Refused(definition_pb2.PROXY_TIMEOUT, f"broker {owner} is not there")
+
+
 def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock, engine: Engine, routes: Any) -> None:
     """As kourou_broker.service does it; `routes` answers `ask` as kourou_broker.routes.Routes does."""
     deliverer = Deliverer(f"{settings.name}:10911")
@@ -220,6 +226,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
     )
     SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
     EndingDoor(core.definitions, core.clients, core.transactions).open(engine)
+    RecallingDoor(core.definitions, core.clients, core.recalling, _nobody_else, settings.name).open(engine)
     OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
     RoutingDoor(
         names=ListenerNames(settings.listeners, settings.fallback_listener),

@@ -123,6 +123,11 @@ class Journal:
         return not (self._waiting or self._sections or self._acks)
 
     @property
+    def max_call_bytes(self) -> int:
+        """Of messages that are stored together."""
+        return self._max_call_bytes
+
+    @property
     def has_room(self) -> bool:
         """False when even the space that is kept for records other than messages is used up."""
         return self._log.takes_records

@@ -11,7 +11,6 @@ from kourou_service.engine import Engine, UnaryCall
 from kourou_service.metrics.calls import Meter
 
 _LATER: tuple[tuple[UnaryMethod[Any, Any], str], ...] = (
-    (service_rpc.RECALL_MESSAGE, "delayed messages, and so their recall, are not supported yet"),
     (service_rpc.SYNC_LITE_SUBSCRIPTION, "LITE topics are not supported yet"),
 )
 

@@ -1,0 +1,173 @@
+"""Delayed messages whose time has come enter a queue of their topic, where consumers find them.
+
+The copy in the queue and the record that ends the timer are in one frame of the log, so a message fires once, whatever
+crashes. Only what is durable fires. A million at a time fire in slices, each as fast as the disk takes the one before.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from itertools import groupby
+
+import structlog
+
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.log.errors import Dropped
+from kourou_broker.log.log import Log
+from kourou_broker.log.section import MESSAGE_ROW
+from kourou_broker.operations.held_carrying import HeldMessage
+from kourou_broker.operations.journal import Journal, Stored
+from kourou_broker.operations.section_reader import SectionReader, StoredMessage
+from kourou_broker.state import State, records
+from kourou_broker.state.timers import Timer
+from kourou_service.clock import Clock
+from kourou_service.refusal import Refused
+
+_logger = structlog.stdlib.get_logger(__name__)
+
+_A_TURN = 256
+_BYTES_A_TURN = 512 * 1024
+_WALKED_A_TURN = 1024
+_RETRY_S = 1.0
+_LOOK_S = 1.0
+"""The wall clock may jump: timers are looked at again after so long."""
+
+_Found = tuple[Timer, StoredMessage]
+
+
+class Firing:
+    def __init__(self, state: State, log: Log, journal: Journal, reader: SectionReader, clock: Clock) -> None:
+        self._state = state
+        self._log = log
+        self._journal = journal
+        self._reader = reader
+        self._clock = clock
+        self._news = asyncio.Event()
+        self._waits_until_ms: int | None = None
+        self._last_lag_ms = 0
+        self.refused_reason = ""
+        """Why what is due cannot be stored; empty when it can."""
+
+    @property
+    def lag_ms(self) -> int:
+        """How late the last messages fired, or how long the first one waits that should have fired."""
+        _topic, first_ms = self._first()
+        overdue_ms = self._clock.now_ms() - first_ms if first_ms is not None else 0
+        return max(overdue_ms, self._last_lag_ms)
+
+    def expect(self, due_ms: int) -> None:
+        """There is a new timer."""
+        if self._waits_until_ms is None or due_ms < self._waits_until_ms:
+            self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self._step()
+            except Refused as refused:
+                if self.refused_reason != refused.message:
+                    _logger.warning("delayed messages cannot be stored; it is tried again", reason=refused.message)
+                self.refused_reason = refused.message
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                _logger.exception("delayed messages could not be stored; it is tried again")
+                await asyncio.sleep(_RETRY_S)
+
+    async def below(self, position: int) -> AsyncIterator[HeldMessage]:
+        """The delayed messages that lie below a log position. What comes meanwhile lies above."""
+        for topic in list(self._state.timers):
+            last: Timer | None = None
+            while (timers := self._state.timers.get(topic)) and (some := timers.following(last, _WALKED_A_TURN)):
+                last = some[-1]
+                for timer in some:
+                    if timer.place.position < position:
+                        yield HeldMessage(definition_pb2.DELAY, topic, timer.due_ms, timer.origin, timer.place)
+                await asyncio.sleep(0)
+
+    async def _step(self) -> None:
+        """Waits for the next timer, or fires some."""
+        topic, due_ms = self._first()
+        now_ms = self._clock.now_ms()
+        if due_ms is None or due_ms > now_ms:
+            await self._wait(due_ms, now_ms)
+            return
+        due = self._state.timers[topic].due(now_ms, _A_TURN)
+        durable = [timer for timer in due if timer.place.position < self._log.durable_position]
+        if durable:
+            async for found in self._read(topic, durable):
+                self._fire(topic, found)
+                self.refused_reason = ""
+                await self._journal.durable()
+        else:
+            await self._journal.durable()
+
+    def _first(self) -> tuple[int, int | None]:
+        """-> the topic whose timer is the earliest, and its due time."""
+        first: tuple[int, int | None] = (0, None)
+        for topic, timers in self._state.timers.items():
+            due_ms = timers.first_due_ms
+            if due_ms is not None and (first[1] is None or due_ms < first[1]):
+                first = topic, due_ms
+        return first
+
+    async def _wait(self, due_ms: int | None, now_ms: int) -> None:
+        self._news.clear()
+        self._waits_until_ms = due_ms
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if due_ms is None else min((due_ms - now_ms) / 1000, _LOOK_S)):
+                await self._news.wait()
+        self._waits_until_ms = None
+
+    async def _read(self, topic: int, timers: Sequence[Timer]) -> AsyncIterator[list[_Found]]:
+        """The messages in portions for one turn each."""
+        portion: list[_Found] = []
+        size_bytes, most_bytes = 0, min(_BYTES_A_TURN, self._journal.max_call_bytes)
+        for position, group in groupby(timers, lambda timer: timer.place.position):
+            of_section = list(group)
+            try:
+                messages = await self._reader.held_all(position, [timer.place.index for timer in of_section])
+            except Dropped:
+                messages = []
+            if not messages:
+                self._missing(topic, of_section)
+            for timer, message in zip(of_section, messages, strict=False):
+                length = len(message.head) + len(message.tail)
+                if portion and size_bytes + length > most_bytes:
+                    yield portion
+                    portion, size_bytes = [], 0
+                portion.append((timer, message))
+                size_bytes += length
+        if portion:
+            yield portion
+
+    def _fire(self, topic_id: int, found: list[_Found]) -> None:
+        """Stores what is still there. Raises Refused, and then nothing is."""
+        topic, timers = self._state.topics_by_id.get(topic_id), self._state.timers.get(topic_id)
+        if topic is None or timers is None:
+            return
+        found = [each for each in found if timers.find(each[0].due_ms, each[0].origin) is not None]
+        if not found:
+            return
+        self._journal.store(
+            topic,
+            definition_pb2.DELAY,
+            [MESSAGE_ROW.pack(len(message.head), len(message.tail), message.tag_hash) for _, message in found],
+            [message.head + message.tail for _, message in found],
+            _nobody_waits,
+        )
+        self._journal.emit(records.fired(topic_id, [(timer.due_ms, timer.origin) for timer, _ in found]))
+        self._last_lag_ms = max(0, self._clock.now_ms() - found[0][0].due_ms)
+
+    def _missing(self, topic: int, timers: Sequence[Timer]) -> None:
+        """Carried to another place while it was read; or else a repair of the log has cut it out, and it is lost."""
+        known = self._state.timers.get(topic)
+        lost = [timer for timer in timers if known is not None and known.find(timer.due_ms, timer.origin) == timer]
+        if lost:
+            _logger.error(
+                "delayed messages are missing in the log", position=lost[0].place.position, messages=len(lost)
+            )
+            self._journal.emit(records.fired(topic, [(timer.due_ms, timer.origin) for timer in lost]))
+
+
+def _nobody_waits(_where: Stored | Refused) -> None: ...
