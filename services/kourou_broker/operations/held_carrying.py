@@ -52,7 +52,8 @@ class HeldCarrying:
                 if len(waiting) == _CARRIED_A_TURN:
                     await self._carry(waiting)
                     waiting = []
-            await self._carry(waiting)
+            if waiting:
+                await self._carry(waiting)
 
     async def _carry(self, some: list[HeldMessage]) -> None:
         sections: dict[tuple[int, int, int], list[HeldMessage]] = defaultdict(list)
@@ -68,7 +69,8 @@ class HeldCarrying:
                 if copies.size_bytes >= _CARRIED_BYTES_A_TURN:
                     await self._copy(copies)
                     copies = _Copies()
-        await self._copy(copies)
+        if copies.size_bytes:
+            await self._copy(copies)
 
     async def _copy(self, copies: "_Copies") -> None:
         """What is held no longer by now is copied in vain, and does no harm: the state ignores it."""

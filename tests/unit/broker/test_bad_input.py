@@ -398,10 +398,7 @@ async def test_unknown_and_unsupported_client_types_are_refused() -> None:
 @simulated
 async def test_what_comes_later_is_refused_clearly() -> None:
     broker = await Broker.started()
-    for method, request in (
-        (service_rpc.RECALL_MESSAGE, service_pb2.RecallMessageRequest()),
-        (service_rpc.SYNC_LITE_SUBSCRIPTION, service_pb2.SyncLiteSubscriptionRequest()),
-    ):
+    for method, request in ((service_rpc.SYNC_LITE_SUBSCRIPTION, service_pb2.SyncLiteSubscriptionRequest()),):
         answer: Any = await broker.doors.call(method, request, HEADERS)  # type: ignore[arg-type]
         assert answer.status.code == Code.UNSUPPORTED
         assert "not supported yet" in answer.status.message
