@@ -31,6 +31,9 @@ class SimulatedTransport:
             self._channels[address] = SimulatedChannel(self._node, self._find(address.rpartition(":")[0]), address)
         return self._channels[address]
 
+    def reconnect(self, address: str) -> None:
+        """Calls have no connection here that could be replaced."""
+
     async def close(self) -> None:
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:

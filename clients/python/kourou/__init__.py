@@ -43,13 +43,15 @@ from kourou.message_id import OffsetMessageId
 from kourou.producer import AsyncProducer
 from kourou.push_consumer import AsyncPushConsumer
 from kourou.simple_consumer import AsyncSimpleConsumer
-from kourou.sync import Producer, PushConsumer, SimpleConsumer
+from kourou.sync import Producer, PushConsumer, SimpleConsumer, Transaction
+from kourou.transactions import AsyncTransaction, TransactionResolution
 
 __all__ = [
     "AccessDenied",
     "AsyncProducer",
     "AsyncPushConsumer",
     "AsyncSimpleConsumer",
+    "AsyncTransaction",
     "Broadcasting",
     "ClosedError",
     "ConnectionFailed",
@@ -77,6 +79,8 @@ __all__ = [
     "TimeoutExceeded",
     "TooManyRequests",
     "TopicNotFound",
+    "Transaction",
+    "TransactionResolution",
     "Unsupported",
 ]
 

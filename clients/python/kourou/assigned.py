@@ -12,6 +12,7 @@ from kourou.backoff import Exponential
 from kourou.client import Client
 from kourou.errors import ConnectionFailed, KourouError
 from kourou.filters import Filter
+from kourou.in_order import InOrder
 from kourou.listening import Listening
 from kourou.message import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -34,6 +35,7 @@ class AssignedQueues:
         self._subscriptions = subscriptions
         self._listening = listening
         self._settler = Settler(client.wire, group)
+        self._in_order = InOrder(listening, self._settler, lambda: client.session.broker_settings)
         self._assigned: dict[str, frozenset[Queue]] = {}
         self._polls: dict[Queue, asyncio.Task[None]] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -48,6 +50,7 @@ class AssignedQueues:
     async def stop(self) -> None:
         """Ends the polls; what they still bring goes to others when the client says goodbye."""
         self._assigned.clear()
+        self._in_order.close()
         tasks = [*self._keepers, *self._polls.values()]
         for task in tasks:
             task.cancel()
@@ -118,8 +121,17 @@ class AssignedQueues:
                 await asyncio.sleep(_AGAIN.jittered_s(failures))
                 continue
             failures, attempt_id = 0, new_attempt_id()
-            for message in messages:
-                self._listening.put(message).add_done_callback(partial(self._heard, message))
+            self._take(messages)
+
+    def _take(self, messages: list[ReceivedMessage]) -> None:
+        in_order = self._client.session.broker_settings.fifo
+        for message in messages:
+            self._listening.take(message)
+            group = message.message_group or message.lite_topic if in_order else None
+            if group is None:
+                self._listening.hear(message).add_done_callback(partial(self._heard, message))
+            else:
+                self._in_order.put(group, message)
 
     def _next_poll(self, queue: Queue) -> Poll:
         prescribed = self._client.session.broker_settings

@@ -166,7 +166,9 @@ class BroadcastQueues:
         if not messages:
             return None
         self._hearing.add(queue)
-        heard = [self._listening.put(message) for message in messages]
+        for message in messages:
+            self._listening.take(message)
+        heard = [self._listening.hear(message) for message in messages]
         try:
             await asyncio.wait(heard)
         finally:

@@ -115,7 +115,7 @@ class SendResult:
 class ReceivedMessage:
     """A message as a consumer has it."""
 
-    __slots__ = ("_body", "_message", "address", "broker", "queue_id", "receipt_handle")
+    __slots__ = ("_body", "_message", "address", "attempt", "broker", "queue_id", "receipt_handle")
 
     def __init__(self, message: v2.Message, broker: str, address: str) -> None:
         self._message = message
@@ -127,6 +127,8 @@ class ReceivedMessage:
         self.queue_id = message.system_properties.queue_id
         self.receipt_handle = message.system_properties.receipt_handle
         """What settles this delivery; changes with its invisible time. Empty when broadcasting."""
+        self.attempt = max(1, message.system_properties.delivery_attempt)
+        """Which delivery of this message to the group it is, from 1."""
 
     @property
     def topic(self) -> str:
@@ -181,11 +183,6 @@ class ReceivedMessage:
     @property
     def properties(self) -> dict[str, str]:
         return dict(self._message.user_properties)
-
-    @property
-    def attempt(self) -> int:
-        """Which delivery of this message to the group it is, from 1."""
-        return max(1, self._message.system_properties.delivery_attempt)
 
     @property
     def offset(self) -> int:

@@ -11,18 +11,20 @@ from typing import Self
 
 from typing_extensions import Unpack
 
-from kourou import settings
+from kourou import commands, settings
 from kourou.client import Client, ClientOptions
 from kourou.course import Course
 from kourou.delivery import Delivery
 from kourou.errors import InvalidArgument, KourouError, PartialFailure
-from kourou.message import Message, SendResult, to_protobuf
+from kourou.message import Message, MessageType, SendResult, to_half_message, to_protobuf
 from kourou.message_id import new_message_id
+from kourou.names import topic_fault
 from kourou.ordered import Lines
 from kourou.parcelling import strands
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
+from kourou.transactions import AsyncTransaction, Checks, TransactionChecker, TransactionResolution, end_transaction
 
 PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
 SEND_TIMEOUT_S = 5.0
@@ -46,28 +48,52 @@ class AsyncProducer:
         *,
         group: str | None = None,
         send_timeout_s: float = SEND_TIMEOUT_S,
+        transaction_checker: TransactionChecker | None = None,
+        topics: Sequence[str] = (),
         **options: Unpack[ClientOptions],
     ) -> None:
         """`namesrv`: "host:port" of one or several NameServers; else from KOUROU_NAMESRV, else the local cluster.
-        `group`: the producer group, under which the admin service lists this producer."""
+        `group`: the producer group, under which the admin service lists this producer.
+        `transaction_checker`: asked by brokers about messages whose transaction was left open, by this producer or by
+        another one of the same topic; needed for `transaction`.
+        `topics`: what it is going to send to, so that brokers find it before its first message."""
+        for topic in topics:
+            if fault := topic_fault(topic):
+                raise InvalidArgument(fault)
         headers = [(PRODUCER_GROUP_HEADER, group)] if group else []
         self._client = Client(namesrv, self._settings, group=group, options=options, headers=headers)
         self._delivery = Delivery(self._client)
         self._lines = Lines(self._delivery)
         self._send_timeout_s = send_timeout_s
-        self._turns: dict[str, int] = {}
+        self._turns = {topic: _first_turn() for topic in topics}
+        self._checks: Checks | None = None
+        if transaction_checker is not None:
+            self._checks = Checks(self._client, transaction_checker)
+            self._client.session.handlers[commands.CHECK_TRANSACTION] = self._checks.check
 
     @property
     def client_id(self) -> str:
         return self._client.wire.client_id
 
     async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def start(self) -> None:
+        """Makes it known to the brokers of its `topics`; without those, the first message does. Raises TopicNotFound,
+        ConnectionFailed."""
+        with self._client.in_use():
+            for topic in list(self._turns):
+                await self._client.session.settled((await self._client.routes.get(topic)).addresses)
 
     async def send(self, message: Message, *, timeout_s: float | None = None) -> SendResult:
         """Returns when the broker has stored the message. Raises TopicNotFound, TimeoutExceeded and their kin."""
@@ -104,6 +130,32 @@ class AsyncProducer:
             raise PartialFailure("sending", in_order)
         raise next(outcome for outcome in in_order if isinstance(outcome, KourouError))
 
+    def transaction(self, message: Message, *, timeout_s: float | None = None) -> AsyncTransaction:
+        """A message that is delivered only if the block ends well, with what belongs to it:
+
+            async with producer.transaction(Message("orders", b"...", keys=["order-17"])):
+                await database.commit()
+
+        See AsyncTransaction; `timeout_s` as with `send`. Raises InvalidArgument without a transaction checker, or for
+        a message that is of another type already."""
+        if self._checks is None:
+            text = "a producer without transaction_checker cannot begin a transaction: nobody could end one left open"
+            raise InvalidArgument(text)
+        if message.type is not MessageType.NORMAL:
+            raise InvalidArgument(f"a {message.type} message cannot be part of a transaction")
+        timeout_s = self._send_timeout_s if timeout_s is None else timeout_s
+
+        async def begin() -> SendResult:
+            turn = self._next_turn(message.topic)
+            half = to_half_message(message, new_message_id(), _now())
+            return (await self._delivery.deliver(Course(message.topic, turn), [half], timeout_s, sort=None))[0]
+
+        async def end(sent: SendResult, resolution: TransactionResolution) -> None:
+            with self._client.in_use():
+                await end_transaction(self._client, sent, resolution, timeout_s)
+
+        return AsyncTransaction(begin, end)
+
     async def recall(self, topic: str, recall_handle: str) -> str:
         """Takes a delayed message back before its time; returns its message id. `recall_handle`: of its SendResult.
         Raises InvalidRequest when the time is over, or the handle is not one of that topic."""
@@ -121,6 +173,8 @@ class AsyncProducer:
         await self._client.close()
         await self._lines.close()
         await self._delivery.close()
+        if self._checks is not None:
+            self._checks.close()
 
     def _settings(self) -> v2.Settings:
         return settings.publishing(self._turns)
@@ -141,14 +195,22 @@ class AsyncProducer:
     def _next_turn(self, topic: str) -> int:
         turn = self._turns.get(topic)
         if turn is None:
-            # At random first: producers that start together do not meet at the same queue.
-            turn = random.randrange(1 << 16)
+            turn = _first_turn()
             self._client.session.announce_soon()
         self._turns[topic] = turn + 1
         return turn
 
 
 def _encoded(messages: Sequence[Message]) -> list[v2.Message]:
-    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-    born = Timestamp(seconds=seconds, nanos=nanos)
+    born = _now()
     return [to_protobuf(message, new_message_id(), born) for message in messages]
+
+
+def _first_turn() -> int:
+    # At random: producers that start together do not meet at the same queue.
+    return random.randrange(1 << 16)
+
+
+def _now() -> Timestamp:
+    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+    return Timestamp(seconds=seconds, nanos=nanos)

@@ -8,14 +8,16 @@ from typing import Self
 
 from typing_extensions import Unpack
 
-from kourou import settings
+from kourou import commands, settings
 from kourou.assigned import AssignedQueues
 from kourou.broadcasting import Broadcasting, BroadcastQueues
 from kourou.client import Client, ClientOptions
 from kourou.errors import InvalidArgument
 from kourou.filters import Filter
 from kourou.listening import Listener, Listening
+from kourou.message import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.apache.rocketmq.v2.service_pb2 import TelemetryCommand
 from kourou.simple_consumer import checked_subscriptions
 
 CONCURRENCY = 16
@@ -28,7 +30,8 @@ class AsyncPushConsumer:
     """Calls its listener on one event loop, or in threads. Works between `start` and `close`, or as a context manager.
 
     The members of a group share its messages, each its own queues. A message that the listener fails on comes again
-    after the group's backoff, and goes to the group's dead-letter topic after its last attempt.
+    after the group's backoff, and goes to the group's dead-letter topic after its last attempt. If the group keeps the
+    order, the messages of a message group are heard one after the other, and wait for one that is to come again.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class AsyncPushConsumer:
         self._client_type = v2.PUSH_CONSUMER if broadcasting is None else v2.PULL_CONSUMER
         self._client = Client(namesrv, self._settings, group=group, options=options)
         self._listening = Listening(listener, concurrency, max_cached_count, max_cached_bytes)
+        self._client.session.handlers[commands.VERIFY_MESSAGE] = self._verify
         self._broadcasting = broadcasting
         self._close_grace_s = close_grace_s
         self._intake: AssignedQueues | BroadcastQueues | None = None
@@ -112,6 +116,12 @@ class AsyncPushConsumer:
             await intake.stop()
             await self._listening.close(self._close_grace_s)
             await intake.settle()
+
+    async def _verify(self, command: TelemetryCommand, address: str) -> TelemetryCommand:
+        """An operator tries the listener with a message: what it comes to settles nothing."""
+        message = ReceivedMessage(command.verify_message_command.message, "", address)
+        settled = await self._listening.settles(message)
+        return commands.verified(command, v2.Status(code=v2.OK if settled else v2.FAILED_TO_CONSUME_MESSAGE))
 
     def _settings(self) -> v2.Settings:
         return settings.subscribing(self._client_type, self._group, self._subscriptions)

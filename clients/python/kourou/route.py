@@ -42,7 +42,12 @@ class Route:
         self._listed = [queue for permission, queue in known if permission in _WRITABLE]
         # Broker after broker: who sends little reaches all of them all the same.
         self.writable = sorted(self._listed, key=lambda queue: (queue.id, queue.broker))
-        self.addresses = frozenset(queue.address for _, queue in known)
+        self._address_of_broker = {queue.broker: queue.address for _, queue in known}
+        self.addresses = frozenset(self._address_of_broker.values())
+
+    def broker_at(self, address: str) -> str | None:
+        """The broker's name."""
+        return next((name for name, known in self._address_of_broker.items() if known == address), None)
 
     def queue_of_group(self, name: str) -> Queue | None:
         """Where all senders put the messages of this message group (or lite topic), as long as the writable queues
@@ -51,6 +56,9 @@ class Route:
             return None
         digest = cast("int", _siphash24(name.encode(), key=_GROUP_KEY).intdigest())
         return self._listed[digest % len(self._listed)]
+
+    def address_of_broker(self, name: str) -> str | None:
+        return self._address_of_broker.get(name)
 
     def readable_brokers(self) -> list[Queue]:
         """One readable queue of each broker: a broker answers a simple consumer for the whole of its topic."""

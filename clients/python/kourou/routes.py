@@ -48,6 +48,10 @@ class Routes:
         """All brokers of all topics in use."""
         return frozenset[str]().union(*(route.addresses for route in self._known.values()))
 
+    def broker_at(self, address: str) -> str:
+        """The name of the broker there; empty when no route has it any more."""
+        return next((name for route in self._known.values() if (name := route.broker_at(address))), "")
+
     async def get(self, topic: str) -> Route:
         """The route as it is known, else pulled. Raises TopicNotFound, ConnectionFailed."""
         route = self._known.get(topic)

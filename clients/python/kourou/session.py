@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from kourou import commands
 from kourou.backoff import Exponential
 from kourou.errors import InvalidRequest, KourouError, ServerError, error_of_status
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -34,7 +35,14 @@ class Session:
         self._wire = wire
         self._own_settings = own_settings
         self._group = v2.Resource(name=group) if group else None
+        self.handlers: dict[str, commands.Handler] = {
+            commands.PRINT_STACKS: commands.print_stacks,
+            commands.VERIFY_MESSAGE: commands.cannot_verify,
+            commands.RECONNECT: self._reconnect,
+        }
+        """Of brokers' commands, by their names in TelemetryCommand."""
         self._brokers: dict[str, _Presence] = {}
+        self._obeying: set[asyncio.Task[None]] = set()
         self._heartbeats: asyncio.Task[None] | None = None
         self._announcement: asyncio.Task[None] | None = None
 
@@ -72,7 +80,7 @@ class Session:
         for presence in list(self._brokers.values()):
             if presence.stream is not None:
                 try:
-                    await presence.stream.write(command)
+                    await presence.write(command)
                 except RpcError as error:
                     _log.debug("settings not sent; the next stream begins with them: %s", error)
 
@@ -81,6 +89,9 @@ class Session:
         brokers, self._brokers = self._brokers, {}
         if self._heartbeats is not None:
             self._heartbeats.cancel()
+        for task in self._obeying:
+            task.cancel()
+        await asyncio.gather(*self._obeying, return_exceptions=True)
         await asyncio.gather(*(self._say_goodbye(address) for address in brokers))
         for presence in brokers.values():
             presence.task.cancel()
@@ -91,9 +102,9 @@ class Session:
         while True:
             try:
                 stream = presence.stream = self._wire.bidi(address, service_rpc.TELEMETRY)
-                await stream.write(service_pb2.TelemetryCommand(settings=self._own_settings()))
+                await presence.write(service_pb2.TelemetryCommand(settings=self._own_settings()))
                 while (command := await stream.read()) is not None:
-                    self._obey(command, presence)
+                    self._take(command, address, presence)
                     if presence.refusal is None:
                         failures = 0
             except RpcError as error:
@@ -105,7 +116,14 @@ class Session:
             failures += 1
             await asyncio.sleep(_RECONNECT.jittered_s(failures))
 
-    def _obey(self, command: service_pb2.TelemetryCommand, presence: _Presence) -> None:
+    def _take(self, command: service_pb2.TelemetryCommand, address: str, presence: _Presence) -> None:
+        handler = self.handlers.get(command.WhichOneof("command") or "")
+        if handler is not None:
+            # Aside, as it may take its time: settings go on being read.
+            task = asyncio.create_task(self._obey(handler, command, address, presence))
+            self._obeying.add(task)
+            task.add_done_callback(self._obeying.discard)
+            return
         presence.settled.set()
         if command.HasField("settings"):
             presence.refusal = None
@@ -114,6 +132,24 @@ class Session:
             if presence.refusal is None or presence.refusal.code != command.status.code:
                 _log.warning("a broker refused our settings: %s", command.status.message)
             presence.refusal = error_of_status(command.status)
+
+    async def _obey(
+        self, handler: commands.Handler, command: service_pb2.TelemetryCommand, address: str, presence: _Presence
+    ) -> None:
+        try:
+            answer = await handler(command, address)
+            if answer is not None:
+                await presence.write(answer)
+        except RpcError as error:
+            _log.debug("the answer to a command of %s was not sent: %s", address, error)
+        except Exception:
+            _log.exception("a command of %s was not carried out", address)
+
+    async def _reconnect(self, command: service_pb2.TelemetryCommand, address: str) -> None:
+        self._wire.reconnect(address)
+        presence = self._brokers.get(address)
+        if presence is not None and presence.stream is not None:
+            presence.stream.cancel()
 
     async def _beat(self) -> None:
         while True:
@@ -143,3 +179,10 @@ class _Presence:
         self.stream: TelemetryStream | None = None
         self.settled = asyncio.Event()
         self.refusal: ServerError | None = None
+        self._writing = asyncio.Lock()
+
+    async def write(self, command: service_pb2.TelemetryCommand) -> None:
+        """Unless the stream is broken now: the next one begins with the settings. Raises RpcError."""
+        async with self._writing:  # a stream takes one message at a time
+            if self.stream is not None:
+                await self.stream.write(command)

@@ -22,6 +22,10 @@ class BrokerSettings:
 
     retry: backoff.Backoff = _RETRY
     """Producers: the wait between tries. Consumers: how long a failed message stays away."""
+    max_attempts: int = 16
+    """Of a message, its deliveries in all."""
+    fifo: bool = False
+    """The group consumes the messages of a message group in order."""
     receive_batch_size: int = 32
     long_polling_timeout_s: float = 20.0
 
@@ -32,6 +36,8 @@ class BrokerSettings:
         return replace(
             self,
             retry=backoff.of_policy(answer.backoff_policy) or self.retry,
+            max_attempts=max(0, answer.backoff_policy.max_attempts) or self.max_attempts,
+            fifo=subscription.fifo if subscription.HasField("fifo") else self.fifo,
             receive_batch_size=max(0, subscription.receive_batch_size) or self.receive_batch_size,
             long_polling_timeout_s=poll_s if poll_s > 0 else self.long_polling_timeout_s,
         )

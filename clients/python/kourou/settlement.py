@@ -1,12 +1,13 @@
-"""What becomes of a delivered message: acknowledged, or hidden for another while."""
+"""What becomes of a delivered message: acknowledged, hidden for another while, or given up as a dead letter."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from kourou.backoff import Exponential
 from kourou.coalescer import Coalescer, Limits
@@ -67,6 +68,20 @@ async def change_invisible_duration(wire: Wire, group: str, message: ReceivedMes
     message.receipt_handle = answer.receipt_handle or message.receipt_handle
 
 
+async def forward_to_dead_letters(wire: Wire, group: str, message: ReceivedMessage, max_attempts: int) -> None:
+    """The message goes to the group's dead-letter topic, and is settled."""
+    request = service_pb2.ForwardMessageToDeadLetterQueueRequest(
+        group=v2.Resource(name=group),
+        topic=v2.Resource(name=message.topic),
+        receipt_handle=message.receipt_handle,
+        message_id=message.message_id,
+        delivery_attempt=message.attempt,
+        max_delivery_attempts=max_attempts,
+        lite_topic=message.lite_topic,
+    )
+    await wire.call(message.address, service_rpc.FORWARD_MESSAGE_TO_DEAD_LETTER_QUEUE, request)
+
+
 @dataclass(frozen=True, slots=True)
 class _Ack:
     message: ReceivedMessage
@@ -89,20 +104,21 @@ class Settler:
         if address in self._unsettled:
             await self._unsettled[address].wait()
 
-    def acknowledge(self, message: ReceivedMessage) -> None:
-        """Together with others that come while a request is under way."""
+    def acknowledge(self, message: ReceivedMessage) -> asyncio.Future[None]:
+        """Together with others that come while a request is under way. Done when it is settled."""
         key = message.topic, message.address
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Coalescer(self._acknowledge, _ACK_LIMITS)
-        self._count(message, lane.submit(_Ack(message)))
+        return self._count(message, lane.submit(_Ack(message)))
 
-    def give_back(self, message: ReceivedMessage, delay_s: float) -> None:
-        """To be delivered again after the delay."""
-        task = asyncio.create_task(self._give_back(message, delay_s))
-        self._returns.add(task)
-        task.add_done_callback(self._returns.discard)
-        self._count(message, task)
+    def give_back(self, message: ReceivedMessage, delay_s: float) -> asyncio.Future[None]:
+        """To be delivered again after the delay. Done when it is settled."""
+        return self._return(message, partial(change_invisible_duration, self._wire, self._group, message, delay_s))
+
+    def give_up(self, message: ReceivedMessage, max_attempts: int) -> asyncio.Future[None]:
+        """To the dead letters. Done when it is settled."""
+        return self._return(message, partial(forward_to_dead_letters, self._wire, self._group, message, max_attempts))
 
     async def drain(self) -> None:
         """Returns when everything is settled."""
@@ -117,12 +133,19 @@ class Settler:
         for lane in self._lanes.values():
             await lane.close()
 
-    def _count(self, message: ReceivedMessage, settled: asyncio.Future[None]) -> None:
+    def _return(self, message: ReceivedMessage, request: Callable[[], Awaitable[None]]) -> asyncio.Future[None]:
+        task = asyncio.create_task(_until_settled(message, request))
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+        return self._count(message, task)
+
+    def _count(self, message: ReceivedMessage, settled: asyncio.Future[None]) -> asyncio.Future[None]:
         room = self._unsettled.get(message.address)
         if room is None:
             room = self._unsettled[message.address] = Room(MAX_UNSETTLED_COUNT, MAX_UNSETTLED_BYTES)
         room.take(message)
         settled.add_done_callback(lambda _: room.release(message))
+        return settled
 
     async def _acknowledge(self, acks: list[_Ack]) -> Sequence[None]:
         messages = [ack.message for ack in acks]
@@ -138,16 +161,17 @@ class Settler:
                 await asyncio.sleep(_AGAIN.jittered_s(tries))
         return [None] * len(acks)
 
-    async def _give_back(self, message: ReceivedMessage, delay_s: float) -> None:
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                return await change_invisible_duration(self._wire, self._group, message, delay_s)
-            except KourouError as error:
-                if not _is_open(message, error):
-                    return None
-            await asyncio.sleep(_AGAIN.jittered_s(tries))
+
+async def _until_settled(message: ReceivedMessage, request: Callable[[], Awaitable[None]]) -> None:
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return await request()
+        except KourouError as error:
+            if not _is_open(message, error):
+                return None
+        await asyncio.sleep(_AGAIN.jittered_s(tries))
 
 
 def _is_open(message: ReceivedMessage, outcome: KourouError | None) -> bool:

@@ -17,6 +17,32 @@ from kourou.message import Message, ReceivedMessage, SendResult
 from kourou.producer import SEND_TIMEOUT_S, AsyncProducer
 from kourou.push_consumer import CLOSE_GRACE_S, CONCURRENCY, MAX_CACHED_BYTES, MAX_CACHED_COUNT, AsyncPushConsumer
 from kourou.simple_consumer import INVISIBLE_DURATION_S, MAX_MESSAGES, WAIT_S, AsyncSimpleConsumer
+from kourou.transactions import AsyncTransaction, TransactionChecker
+
+
+class Transaction:
+    """One message and a block that belongs to it. See AsyncTransaction."""
+
+    def __init__(self, transaction: AsyncTransaction) -> None:
+        self._transaction = transaction
+
+    @property
+    def result(self) -> SendResult:
+        """Of the message, within the block and after it."""
+        return self._transaction.result
+
+    def rollback(self) -> None:
+        """At the end of the block the message is dropped."""
+        self._transaction.rollback()
+
+    def __enter__(self) -> Self:
+        portal.run(self._transaction.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        portal.run(self._transaction.__aexit__(kind, error, trace))
 
 
 class Producer:
@@ -28,22 +54,36 @@ class Producer:
         *,
         group: str | None = None,
         send_timeout_s: float = SEND_TIMEOUT_S,
+        transaction_checker: TransactionChecker | None = None,
+        topics: Sequence[str] = (),
         **options: Unpack[ClientOptions],
     ) -> None:
         """See AsyncProducer."""
-        self._producer = AsyncProducer(namesrv, group=group, send_timeout_s=send_timeout_s, **options)
+        self._producer = AsyncProducer(
+            namesrv,
+            group=group,
+            send_timeout_s=send_timeout_s,
+            transaction_checker=transaction_checker,
+            topics=topics,
+            **options,
+        )
 
     @property
     def client_id(self) -> str:
         return self._producer.client_id
 
     def __enter__(self) -> Self:
+        portal.run(self._producer.__aenter__())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def start(self) -> None:
+        """See AsyncProducer.start."""
+        portal.run(self._producer.start())
 
     def send(self, message: Message, *, timeout_s: float | None = None) -> SendResult:
         """Returns when the broker has stored the message. Raises TopicNotFound, TimeoutExceeded and their kin."""
@@ -52,6 +92,15 @@ class Producer:
     def send_many(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> list[SendResult]:
         """See AsyncProducer.send_many."""
         return portal.run(self._producer.send_many(messages, timeout_s=timeout_s))
+
+    def transaction(self, message: Message, *, timeout_s: float | None = None) -> Transaction:
+        """A message that is delivered only if the block ends well, with what belongs to it:
+
+            with producer.transaction(Message("orders", b"...", keys=["order-17"])):
+                database.commit()
+
+        See AsyncProducer.transaction and AsyncTransaction."""
+        return Transaction(self._producer.transaction(message, timeout_s=timeout_s))
 
     def recall(self, topic: str, recall_handle: str) -> str:
         """See AsyncProducer.recall."""

@@ -42,6 +42,11 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 
+# Otherwise gRPC's channels of one process share a connection to the same address, old or new.
+_OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
+_LEAVING_GRACE_S = 30.0
+"""Enough for the longest poll."""
+
 # The only texts that gRPC gives before a request is on a connection. If they ever change, the outcome counts as
 # unknown, which is the careful reading.
 _NOT_SENT = ("failed to connect to all addresses", "errors resolving ")
@@ -106,6 +111,10 @@ class Transport(Protocol):
         """The channel to "host:port", always the same one for the same address. Raises RpcError after `close`."""
         ...
 
+    def reconnect(self, address: str) -> None:
+        """Further calls go over a new connection; those under way may end on the old one."""
+        ...
+
     async def close(self) -> None:
         """Closes all channels; their calls end with RpcError."""
         ...
@@ -117,6 +126,7 @@ class GrpcTransport:
     def __init__(self, credentials: grpc.ChannelCredentials | None = None) -> None:
         self._credentials = credentials
         self._channels: dict[str, GrpcChannel] = {}
+        self._left: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def channel(self, address: str) -> Channel:
@@ -127,8 +137,20 @@ class GrpcTransport:
             channel = self._channels[address] = GrpcChannel(address, self._credentials)
         return channel
 
+    def reconnect(self, address: str) -> None:
+        channel = self._channels.pop(address, None)
+        if channel is None or self._closed:
+            return
+        self._channels[address] = GrpcChannel(address, self._credentials, [_OWN_CONNECTION])
+        leave = asyncio.create_task(channel.close(_LEAVING_GRACE_S))
+        self._left.add(leave)
+        leave.add_done_callback(self._left.discard)
+
     async def close(self) -> None:
         self._closed = True
+        for leave in list(self._left):
+            leave.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
         for channel in self._channels.values():
             await channel.close()
 
@@ -136,11 +158,17 @@ class GrpcTransport:
 class GrpcChannel:
     """A channel of grpc.aio; made on first use, since it belongs to the running loop."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        further_options: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        options = [*_OPTIONS, *further_options]
         if credentials is None:
-            self._channel: Any = _aio.insecure_channel(address, options=_OPTIONS)
+            self._channel: Any = _aio.insecure_channel(address, options=options)
         else:
-            self._channel = _aio.secure_channel(address, credentials, options=_OPTIONS)
+            self._channel = _aio.secure_channel(address, credentials, options=options)
         self._callables: dict[str, Any] = {}
 
     async def unary(
@@ -167,8 +195,8 @@ class GrpcChannel:
         with _rpc_errors():
             return _GrpcBidiCall(self._callable("stream_stream", method)(metadata=tuple(metadata)))
 
-    async def close(self) -> None:
-        await self._channel.close()
+    async def close(self, grace_s: float | None = None) -> None:
+        await self._channel.close(grace_s)
 
     def _callable(self, kind: str, method: UnaryMethod[Q, A] | ServerStreamMethod[Q, A] | BidiMethod[Q, A]) -> Any:
         made = self._callables.get(method.path)

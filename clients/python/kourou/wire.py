@@ -74,3 +74,7 @@ class Wire:
     def bidi(self, address: str, method: BidiMethod[Q, A]) -> BidiCall[Q, A]:
         """Raises RpcError, as the stream's methods do."""
         return self._transport.channel(address).bidi(method, metadata=self._headers)
+
+    def reconnect(self, address: str) -> None:
+        """Further calls to it go over a new connection."""
+        self._transport.reconnect(address)

@@ -83,6 +83,8 @@ class FakeNetwork:
     def channel(self, address: str) -> FakeChannel:
         return FakeChannel(self, address)
 
+    def reconnect(self, address: str) -> None: ...
+
     async def close(self) -> None: ...
 
     def answer(self, address: str, path: str, request: Any) -> Message:

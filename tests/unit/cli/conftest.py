@@ -95,6 +95,8 @@ class InMemoryTransport:
     def channel(self, address: str) -> InMemoryChannel:
         return InMemoryChannel(self._service)
 
+    def reconnect(self, address: str) -> None: ...
+
     async def close(self) -> None: ...
 
 

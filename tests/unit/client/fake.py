@@ -129,6 +129,12 @@ class Broker(Server):
         self.goodbyes: list[service_pb2.NotifyClientTerminationRequest] = []
         self.assign: Callable[[str], Iterable[v2.MessageQueue]] = lambda topic: []
         self.telemetry_contexts: list[Any] = []
+        self._writing = asyncio.Lock()
+        self.replies: list[service_pb2.TelemetryCommand] = []
+        """What clients answered to what they were told."""
+        self.ends: list[service_pb2.EndTransactionRequest] = []
+        self.end_statuses: deque[v2.Status] = deque()
+        self.dead_letters: list[service_pb2.ForwardMessageToDeadLetterQueueRequest] = []
         for method, handler in {
             service_rpc.SEND_MESSAGE: self._send,
             service_rpc.RECEIVE_MESSAGE: self._receive,
@@ -138,6 +144,8 @@ class Broker(Server):
             service_rpc.PULL_MESSAGE: self._pull,
             service_rpc.QUERY_OFFSET: self._query_offset,
             service_rpc.TELEMETRY: self._telemetry,
+            service_rpc.END_TRANSACTION: self._end_transaction,
+            service_rpc.FORWARD_MESSAGE_TO_DEAD_LETTER_QUEUE: self._forward,
             service_rpc.HEARTBEAT: self._heartbeat,
             service_rpc.NOTIFY_CLIENT_TERMINATION: self._goodbye,
         }.items():
@@ -160,7 +168,8 @@ class Broker(Server):
     def store(self, request: service_pb2.SendMessageRequest, context: Any) -> service_pb2.SendMessageResponse:
         base = len(self.stored[request.messages[0].topic.name])
         self.stored[request.messages[0].topic.name] += request.messages
-        queue_id = -1 if self.recall_handle else 3
+        half = request.messages[0].system_properties.message_type == v2.TRANSACTION
+        queue_id = -1 if self.recall_handle or half else 3
         context.set_trailing_metadata((("x-kourou-stored", f"{queue_id}.{0x1F40 + base}.0"),))
         entries = [
             service_pb2.SendResultEntry(
@@ -168,6 +177,7 @@ class Broker(Server):
                 message_id=m.system_properties.message_id,
                 offset=base + i,
                 recall_handle=self.recall_handle,
+                transaction_id=f"tx-{base + i}" if half else "",
             )
             for i, m in enumerate(request.messages)
         ]
@@ -233,15 +243,34 @@ class Broker(Server):
         end = len(self.stored[request.message_queue.topic.name])
         return service_pb2.QueryOffsetResponse(status=OK, offset=end if request.query_offset_policy == v2.END else 0)
 
-    async def _telemetry(self, requests: AsyncIterator[service_pb2.TelemetryCommand], context: Any):
+    async def _telemetry(self, requests: AsyncIterator[service_pb2.TelemetryCommand], context: Any) -> None:
         self.telemetry_contexts.append(context)
         async for command in requests:
+            if not command.HasField("settings"):
+                self.replies.append(command)
+                continue
             self.settings.append(command.settings)
             if self.settings_refusal is not None:
-                yield service_pb2.TelemetryCommand(status=self.settings_refusal)
+                await self._write(context, service_pb2.TelemetryCommand(status=self.settings_refusal))
                 await context.abort(StatusCode.INVALID_ARGUMENT, self.settings_refusal.message)
             else:
-                yield service_pb2.TelemetryCommand(status=OK, settings=self.settings_answer)
+                await self._write(context, service_pb2.TelemetryCommand(status=OK, settings=self.settings_answer))
+
+    async def tell(self, command: service_pb2.TelemetryCommand) -> None:
+        """To the client whose telemetry stream is the newest."""
+        await self._write(self.telemetry_contexts[-1], command)
+
+    async def _write(self, context: Any, command: service_pb2.TelemetryCommand) -> None:
+        async with self._writing:
+            await context.write(command)
+
+    async def _end_transaction(self, request: service_pb2.EndTransactionRequest, context: Any):
+        self.ends.append(request)
+        return service_pb2.EndTransactionResponse(status=self.end_statuses.popleft() if self.end_statuses else OK)
+
+    async def _forward(self, request: service_pb2.ForwardMessageToDeadLetterQueueRequest, context: Any):
+        self.dead_letters.append(request)
+        return service_pb2.ForwardMessageToDeadLetterQueueResponse(status=OK)
 
     async def _heartbeat(self, request: service_pb2.HeartbeatRequest, context: Any):
         self.heartbeats.append(request)
@@ -284,11 +313,21 @@ async def cluster(brokers: int = 1, name_servers: int = 1) -> AsyncIterator[Clus
 
 
 def received(
-    topic: str, body: bytes, handle: str, *, attempt: int = 1, encoding: v2.Encoding = v2.IDENTITY
+    topic: str,
+    body: bytes,
+    handle: str,
+    *,
+    attempt: int = 1,
+    encoding: v2.Encoding = v2.IDENTITY,
+    message_group: str | None = None,
 ) -> v2.Message:
     """A message as a broker delivers it."""
     system = v2.SystemProperties(
-        message_id=f"id-{handle}", receipt_handle=handle, delivery_attempt=attempt, body_encoding=encoding
+        message_id=f"id-{handle}",
+        receipt_handle=handle,
+        delivery_attempt=attempt,
+        body_encoding=encoding,
+        message_group=message_group,
     )
     system.invisible_duration.FromTimedelta(timedelta(seconds=30))
     return v2.Message(topic=v2.Resource(name=topic), system_properties=system, body=body)
