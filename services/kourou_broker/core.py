@@ -39,6 +39,7 @@ from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.send import Sending
 from kourou_broker.operations.snapshots import Snapshots
 from kourou_broker.operations.store_times import StoreTimes
+from kourou_broker.operations.told_settings import ToldSettings
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.operations.transaction_checks import TransactionChecks
 from kourou_broker.operations.transactions import CheckTimes, Transactions
@@ -110,6 +111,7 @@ class BrokerCore:
             stream_grace_s=settings.client_stream_grace_s,
             max_clients=settings.max_clients,
         )
+        self._told_settings = ToldSettings(state, self.clients, self.journal)
         self.creation_times = CreationTimes()
         self.definitions = Definitions(state, self.journal, clock, auto_create_groups=settings.auto_create_groups)
         self.sending = Sending(state, self.definitions, self.journal, clock)
@@ -221,6 +223,7 @@ class BrokerCore:
     def group_changed(self, name: Name) -> None:
         """A group is new, changed or deleted."""
         self.deliveries.group_changed(name)
+        self._told_settings.group_changed(name)
         tombstone = self.state.group_tombstones.get(name)
         if tombstone is not None:
             self.traffic.forget_group(tombstone.id)

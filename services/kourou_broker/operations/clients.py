@@ -16,6 +16,7 @@ from kourou_broker.state.definitions import Name, name_of
 from kourou_service.refusal import Refused
 
 MAX_SUBSCRIPTIONS = 1024
+_MAX_SETTINGS_BYTES = 64 * 1024
 _SWEEP_INTERVAL_S = 1.0
 
 
@@ -46,6 +47,8 @@ class Client:
     peer: str = ""
     streams: list[CommandStream] = field(default_factory=list[CommandStream])
     stream_lost: float | None = None
+    settings: bytes = b""
+    """As it sent them last; none if they are too large to be kept."""
     user_agent: definition_pb2.UA = field(default_factory=definition_pb2.UA)
     subscriptions: dict[Name, definition_pb2.FilterExpression] = field(
         default_factory=dict[Name, definition_pb2.FilterExpression]
@@ -155,6 +158,7 @@ class Clients:
                 definition_pb2.TOO_MANY_REQUESTS, f"a client names at most {MAX_SUBSCRIPTIONS} topics in its settings"
             )
         client.user_agent = settings.user_agent
+        client.settings = settings.SerializeToString() if settings.ByteSize() <= _MAX_SETTINGS_BYTES else b""
         if settings.HasField("subscription"):
             group = name_of(settings.subscription.group)
             subscriptions = {name_of(entry.topic): entry.expression for entry in settings.subscription.subscriptions}

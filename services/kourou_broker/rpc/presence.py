@@ -3,13 +3,12 @@
 import asyncio
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
-from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.operations import told_settings
 from kourou_broker.operations.clients import MAX_SUBSCRIPTIONS, Client, Clients
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.filters import compile_filter
 from kourou_broker.rpc.sending import PRODUCER_GROUP_HEADER
 from kourou_broker.state.definitions import name_of
-from kourou_service.client_settings import GroupFacts, settings_answer
 from kourou_service.door import OK, client_id, parse, serve_unary, status
 from kourou_service.engine import AbortCall, Call, Engine, StatusCode, StreamCall
 from kourou_service.refusal import Refused
@@ -119,11 +118,10 @@ class PresenceDoor:
         group = None
         _check_type(settings.client_type)
         if settings.HasField("subscription"):
-            definition = self._definitions.group(settings.subscription.group).definition
-            group = GroupFacts(definition.retry, fifo=definition.order == record_pb2.ORDER_FIFO)
+            group = self._definitions.group(settings.subscription.group)
             await _check_filters(settings.subscription)
         self._clients.configure(client, settings)
-        return settings_answer(settings, group)
+        return told_settings.answer(settings, group)
 
     async def _heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:
         client = self._client(call)

@@ -10,6 +10,7 @@ from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations.assignment import QueueId
 from kourou_broker.state.definitions import Topic
+from tests.simulation.direct import DirectCall
 from tests.unit.broker.alone import Broker, attempt, ids, resource, settings_command, simulated, until
 
 Code = definition_pb2.Code
@@ -284,3 +285,58 @@ async def test_too_many_clients_are_refused() -> None:
         assert await _heartbeat(broker, f"c{number}") == Code.OK
     assert await _heartbeat(broker, "one more") == Code.TOO_MANY_REQUESTS
     assert await _heartbeat(broker, "c1") == Code.OK
+
+
+def _told(stream: DirectCall) -> list[definition_pb2.Settings]:
+    commands = map(service_pb2.TelemetryCommand.FromString, stream.answers)
+    return [command.settings for command in commands if command.HasField("settings")]
+
+
+@simulated
+async def test_when_a_group_changes_its_members_are_told_at_once() -> None:
+    broker = await Broker.started(group={"max_attempts": 3})
+    await broker.put_group("other")
+    member, simple = broker.connect("a"), broker.connect("s", definition_pb2.SIMPLE_CONSUMER)
+    others = [broker.connect("o", group="other"), broker.connect("p", definition_pb2.PRODUCER)]
+    await until(lambda: all(len(_told(stream)) == 1 for stream in (member, simple, *others)))
+    [first] = _told(member)
+    assert (first.backoff_policy.max_attempts, first.subscription.fifo) == (3, False)
+    await broker.put_group("team", max_attempts=7, backoff_s=[2], version=2, order=record_pb2.ORDER_FIFO)
+    assert await until(lambda: len(_told(member)) == len(_told(simple)) == 2) < 0.2
+    for stream in (member, simple):
+        told = _told(stream)[1]
+        assert told.backoff_policy.max_attempts == 7
+        assert [step.seconds for step in told.backoff_policy.customized_backoff.next] == [2]
+        assert told.subscription.fifo
+        assert [entry.topic.name for entry in told.subscription.subscriptions] == ["orders"], "as the client said"
+    command = service_pb2.TelemetryCommand.FromString(member.answers[1])
+    assert command.status.code == Code.OK, "Python's client wants it with settings"
+    await broker.put_group("team", version=2)  # an old version changes nothing
+    await asyncio.sleep(1)
+    assert [len(_told(stream)) for stream in (member, simple, *others)] == [2, 2, 1, 1]
+
+
+@simulated
+async def test_who_has_no_stream_or_left_the_group_is_told_nothing() -> None:
+    broker = await Broker.started()
+    await broker.put_group("other")
+    gone, moved, huge = broker.connect("gone"), broker.connect("moved"), broker.connect("huge")
+    await until(lambda: all(_told(stream) for stream in (gone, moved, huge)))
+    moved.requests.put_nowait(settings_command(definition_pb2.PUSH_CONSUMER, "other", ["orders"]).SerializeToString())
+    large = settings_command(definition_pb2.PUSH_CONSUMER, "team", ["orders"])
+    large.settings.user_agent.platform = "x" * 100_000
+    huge.requests.put_nowait(large.SerializeToString())
+    await until(lambda: len(_told(moved)) == len(_told(huge)) == 2)
+    gone.cancel()
+    await broker.put_group("team", version=2)
+    await broker.put_group("team", version=3, deleted=True)
+    await asyncio.sleep(1)
+    assert [len(_told(stream)) for stream in (gone, moved, huge)] == [1, 2, 2]
+
+
+@simulated
+async def test_a_group_made_by_its_first_member_is_told_once() -> None:
+    broker = await Broker.started(auto_create_groups=True)
+    member = broker.connect("a", group="fresh")
+    await asyncio.sleep(1)
+    assert len(_told(member)) == 1
