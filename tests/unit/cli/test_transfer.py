@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from kourou.errors import ConnectionFailed, KourouError, PartialFailure, TopicNo
 from kourou.filters import Filter, Sql
 from kourou.message import Message, ReceivedMessage, SendResult
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 from tests.unit.cli.conftest import Command
 
 
@@ -32,6 +34,7 @@ class Queue:
         self.messages: list[Message] = []
         self.acked = 0
         self.sends = 0
+        self.sends_now = self.most_sends_at_a_time = 0
         self.receives = 0
         self.send_error: KourouError | None = None
         self.fail_after_sends: int | None = None
@@ -43,7 +46,14 @@ class Queue:
     @staticmethod
     def wire(body: bytes) -> v2.Message:
         encoding = v2.GZIP if body.startswith(b"gzip:") else v2.IDENTITY
-        return v2.Message(body=body, system_properties=v2.SystemProperties(message_id="id-1", body_encoding=encoding))
+        system = v2.SystemProperties(
+            message_id="id-1",
+            body_encoding=encoding,
+            message_type=v2.FIFO,
+            message_group="order-1",
+            delivery_timestamp=Timestamp(seconds=1_700_000_000, nanos=500_000_000),
+        )
+        return v2.Message(body=body, system_properties=system)
 
 
 @pytest.fixture
@@ -63,6 +73,10 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 
         async def send_many(self, messages: Sequence[Message], timeout_s: float | None = None) -> list[SendResult]:
             queue.sends += 1
+            queue.sends_now += 1
+            queue.most_sends_at_a_time = max(queue.most_sends_at_a_time, queue.sends_now)
+            await asyncio.sleep(0)
+            queue.sends_now -= 1
             if queue.send_error is not None:
                 raise queue.send_error
             results = [SendResult("id", "broker-a@0.0", m.topic, "broker-a", 0, 0) for m in messages]
@@ -110,6 +124,44 @@ def test_one_message_with_its_properties(kourou: Command, queue: Queue) -> None:
     out = kourou.ok("send", "t", "grüße", "--tag", "x", "--key", "k", "--key", "l", "--property", "a=b=c")
     assert "sent to broker-a, queue 0, offset 0: id id, offset id broker-a@0.0" in out
     assert queue.messages == [Message("t", "grüße".encode(), tag="x", keys=("k", "l"), properties={"a": "b=c"})]
+
+
+def test_types_of_messages(kourou: Command, queue: Queue, tmp_path: Path) -> None:
+    kourou.ok("send", "t", "x", "--message-group", "order-1", "--group", "billing")
+    kourou.ok("send", "t", "x", "--priority", "3")
+    assert queue.messages == [Message("t", b"x", message_group="order-1"), Message("t", b"x", priority=3)]
+    both = kourou("send", "t", "x", "--message-group", "g", "--priority", "3")
+    assert (both.exit_code, both.stderr) == (
+        1,
+        "error: a message has one type, and cannot have message_group and priority\n",
+    )
+    assert kourou("send", "t", "x", "--priority", "-1").exit_code == 2
+
+
+def test_lines_of_a_message_group_are_sent_one_batch_after_the_other(
+    kourou: Command, queue: Queue, tmp_path: Path
+) -> None:
+    source = tmp_path / "lines"
+    source.write_text("".join(f"{number}\n" for number in range(2000)))
+    kourou.ok("send", "t", "--lines", str(source), "--message-group", "g")
+    assert [int(message.body) for message in queue.messages] == list(range(2000))
+    assert queue.most_sends_at_a_time == 1
+    kourou.ok("send", "t", "--lines", str(source))
+    assert queue.most_sends_at_a_time > 1
+
+
+def test_receive_as_json(kourou: Command, queue: Queue) -> None:
+    queue.bodies = ["grüße".encode(), b"\xff"]
+    first, second = map(json.loads, kourou.ok("receive", "t", "--group", "g", "--count", "2", "--json").splitlines())
+    assert (first["body"], first["body_encoding"], first["message_id"]) == ("grüße", "utf-8", "id-1")
+    assert (first["type"], first["message_group"], first["delivery_ms"], first["attempt"]) == (
+        "fifo",
+        "order-1",
+        1_700_000_000_500,
+        1,
+    )
+    assert (first["priority"], first["lite_topic"]) == (None, None)
+    assert (second["body"], second["body_encoding"]) == ("/w==", "base64")
 
 
 def test_lines_go_and_come_byte_for_byte(kourou: Command, queue: Queue, tmp_path: Path) -> None:

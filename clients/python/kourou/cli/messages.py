@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Annotated, Any
 
 import typer
 
 from kourou.cli import admin as admin_service
+from kourou.cli.message_rows import message_row
 from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, resource
 from kourou.cli.output import show_rows
-from kourou.cli.times import TIME_HELP, milliseconds, timestamp
-from kourou.errors import CorruptMessage
+from kourou.cli.times import TIME_HELP, timestamp
 from kourou.message import ReceivedMessage
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessagesRequest
@@ -78,38 +77,8 @@ def _span(start: str | None, end: str | None) -> TimeSpan:
 
 
 def _row(entry: BrokerMessage) -> dict[str, Any]:
-    message = ReceivedMessage(entry.found.message, entry.broker, "")
-    system = entry.found.message.system_properties
-    body, encoding = _body(message)
-    return {
-        "topic": message.topic,
-        "broker": entry.broker,
-        "queue": message.queue_id,
-        "offset": message.offset,
-        "message_id": message.message_id,
-        "offset_message_id": entry.found.offset_message_id,
-        "tag": message.tag,
-        "keys": list(message.keys),
-        "properties": message.properties,
-        "born_ms": milliseconds(system.born_timestamp),
-        "born_host": message.born_host,
-        "stored_ms": milliseconds(system.store_timestamp),
-        "size_bytes": message.size_bytes,
-        "body": body,
-        "body_encoding": encoding,
-    }
-
-
-def _body(message: ReceivedMessage) -> tuple[str | None, str | None]:
-    """The body as JSON can hold it: text ("utf-8"), or "base64" for bytes that are none."""
-    try:
-        body = message.body
-    except CorruptMessage:
-        return None, None
-    try:
-        return body.decode(), "utf-8"
-    except UnicodeDecodeError:
-        return base64.b64encode(body).decode(), "base64"
+    row = message_row(ReceivedMessage(entry.found.message, entry.broker, ""))
+    return {**row, "offset_message_id": entry.found.offset_message_id}
 
 
 def _preview(row: dict[str, Any]) -> str:

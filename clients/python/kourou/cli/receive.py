@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from json import dumps
 from typing import IO, Annotated
 
 import typer
@@ -12,6 +14,7 @@ import typer
 from kourou.cli.digest import LinesDigest
 from kourou.cli.errors import CommandError
 from kourou.cli.interrupt import INTERRUPTED, interruptible
+from kourou.cli.message_rows import message_row
 from kourou.cli.meter import Meter, say_digest
 from kourou.cli.options import Namesrv
 from kourou.cli.root import warn
@@ -52,9 +55,12 @@ def receive(
         str | None,
         typer.Option(metavar="EXPR", help="Only messages with such properties: \"price > 5 AND TAGS = 'a'\"."),
     ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Write each message as a line of JSON, with all that is known of it.")
+    ] = False,
     namesrv: Namesrv = DEFAULT_NAMESRV,
 ) -> None:
-    """Receive and acknowledge messages, and write each body as one line, byte for byte.
+    """Receive and acknowledge messages, and write each body as one line, byte for byte; with --json the whole message.
 
     Stops at --count, after --idle-s, or with Ctrl-C. A message is acknowledged once it is written.
     """
@@ -65,15 +71,17 @@ def receive(
         if output == "-" and sys.__stdout__ is None:
             raise CommandError("standard output is closed; --output FILE writes a file")
         sink = sys.stdout.buffer if output == "-" else stack.enter_context(open(output, "wb"))
-        collection = Collection(sink, count, idle_s)
+        collection = Collection(sink, count, idle_s, _as_json if json else _as_body)
         raise typer.Exit(asyncio.run(collection.run(namesrv, group, topic, wanted)))
 
 
 class Collection:
     """What is received: several receivers fill one sink until the end, which a count, silence or Ctrl-C brings."""
 
-    def __init__(self, sink: IO[bytes], count: int | None, idle_s: float | None) -> None:
-        self._sink, self._count, self._idle_s = sink, count, idle_s
+    def __init__(
+        self, sink: IO[bytes], count: int | None, idle_s: float | None, line_of: Callable[[ReceivedMessage], bytes]
+    ) -> None:
+        self._sink, self._count, self._idle_s, self._line_of = sink, count, idle_s, line_of
         # Asked for or here already: so that none is taken away from others that is not wanted.
         self._claimed = 0
         self._digest = LinesDigest()
@@ -139,14 +147,14 @@ class Collection:
 
     async def _take(self, consumer: AsyncSimpleConsumer, meter: Meter, messages: list[ReceivedMessage]) -> None:
         """Write first, then acknowledge: what is lost in between comes again."""
-        bodies = [message.body for message in messages]
-        self._sink.write(b"".join(body + b"\n" for body in bodies))
+        lines = [self._line_of(message) for message in messages]
+        self._sink.write(b"".join(line + b"\n" for line in lines))
         self._sink.flush()
-        for body in bodies:
-            self._digest.add(body)
-        self._with_newline += sum(b"\n" in body for body in bodies)
+        for message in messages:
+            self._digest.add(message.body)
+        self._with_newline += sum(b"\n" in line for line in lines)
         self._last_s = asyncio.get_running_loop().time()
-        meter.moved(len(bodies), meter.count + len(bodies))
+        meter.moved(len(lines), meter.count + len(lines))
         try:
             await consumer.ack(messages)
         except PartialFailure as error:
@@ -162,6 +170,14 @@ class Collection:
         if self._unacked:
             warn(f"{self._unacked:,} messages could not be acknowledged and will come again")
         say_digest(self._digest.hexdigest())
+
+
+def _as_body(message: ReceivedMessage) -> bytes:
+    return message.body
+
+
+def _as_json(message: ReceivedMessage) -> bytes:
+    return dumps({**message_row(message), "attempt": message.attempt}, ensure_ascii=False).encode()
 
 
 def _is_whole(message: ReceivedMessage) -> bool:

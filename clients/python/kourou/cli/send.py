@@ -39,6 +39,10 @@ def send(
     key: Annotated[list[str] | None, typer.Option(help="By which it can be found (repeatable).")] = None,
     prop: Annotated[list[str] | None, typer.Option("--property", metavar="K=V", help="Repeatable.")] = None,
     group: Annotated[str | None, typer.Option(help="The producer group to send as.")] = None,
+    message_group: Annotated[
+        str | None, typer.Option(metavar="NAME", help="To a fifo topic: delivered in order with the others of NAME.")
+    ] = None,
+    priority: Annotated[int | None, typer.Option(min=0, help="To a priority topic: higher ones come first.")] = None,
     namesrv: Namesrv = DEFAULT_NAMESRV,
 ) -> None:
     """Send one message, or every line of a file.
@@ -47,7 +51,7 @@ def send(
     """
     if (text is None) == (lines is None):
         raise typer.BadParameter("give either TEXT or --lines")
-    template = Template(topic, tag, key or [], prop or [])
+    template = Template(topic, tag, key or [], prop or [], message_group, priority)
     if text is not None:
         asyncio.run(_send_one(namesrv, group, template.message(text.encode(errors="surrogateescape"))))
     elif lines is not None:
@@ -57,8 +61,17 @@ def send(
 class Template:
     """What all messages of one command have in common."""
 
-    def __init__(self, topic: str, tag: str | None, keys: Sequence[str], properties: Sequence[str]) -> None:
+    def __init__(
+        self,
+        topic: str,
+        tag: str | None,
+        keys: Sequence[str],
+        properties: Sequence[str],
+        message_group: str | None = None,
+        priority: int | None = None,
+    ) -> None:
         self._topic, self._tag, self._keys = topic, tag, tuple(keys)
+        self._message_group, self._priority = message_group, priority
         pairs = [pair.partition("=") for pair in properties]
         if any(not separator or not name for name, separator, _ in pairs):
             raise typer.BadParameter("a property is given as name=value")
@@ -66,14 +79,29 @@ class Template:
 
     def message(self, body: bytes) -> Message:
         """Raises KourouError when no broker would take it."""
-        return Message(self._topic, body, tag=self._tag, keys=self._keys, properties=self._properties)
+        return Message(
+            self._topic,
+            body,
+            tag=self._tag,
+            keys=self._keys,
+            properties=self._properties,
+            message_group=self._message_group,
+            priority=self._priority,
+        )
+
+    @property
+    def keeps_order(self) -> bool:
+        """One batch has to be stored before the next one is sent."""
+        return self._message_group is not None
 
 
 async def _send_one(namesrv: str, group: str | None, message: Message) -> None:
     async with AsyncProducer(namesrv, group=group) as producer:
         result = await producer.send(message)
-    print(f"sent to {result.broker}, queue {result.queue_id}, offset {result.offset}: id {result.message_id}", end="")
-    print(f", offset id {result.offset_message_id}" if result.offset_message_id else "")
+    place = f", queue {result.queue_id}, offset {result.offset}" if result.queue_id >= 0 else ""
+    offset_id = f", offset id {result.offset_message_id}" if result.offset_message_id else ""
+    recall = f", recall handle {result.recall_handle}" if result.recall_handle else ""
+    print(f"sent to {result.broker}{place}: id {result.message_id}{offset_id}{recall}")
 
 
 class Transfer:
@@ -112,7 +140,7 @@ class Transfer:
         return None if reading.cancelled() else reading.exception()
 
     async def _read(self, producer: AsyncProducer, meter: Meter) -> None:
-        room = asyncio.Semaphore(_BATCHES_IN_FLIGHT)
+        room = asyncio.Semaphore(1 if self._template.keeps_order else _BATCHES_IN_FLIGHT)
         async for block in self._lines.blocks():
             for batch in _batches(block):
                 await room.acquire()
