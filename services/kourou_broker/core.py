@@ -22,6 +22,7 @@ from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delay import Delaying
 from kourou_broker.operations.delivery import Deliveries, InvisibleTimes
+from kourou_broker.operations.explaining import Explaining, Histories
 from kourou_broker.operations.firing import Firing
 from kourou_broker.operations.held_carrying import HeldCarrying
 from kourou_broker.operations.indexing import Indexing
@@ -30,6 +31,7 @@ from kourou_broker.operations.lending import Context, LeaseNumbers
 from kourou_broker.operations.lite_topics import LiteStore
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.placement import Placement
+from kourou_broker.operations.places import Places
 from kourou_broker.operations.pull import Pulling
 from kourou_broker.operations.recall import Recalling
 from kourou_broker.operations.retention import Retention
@@ -43,6 +45,7 @@ from kourou_broker.operations.told_settings import ToldSettings
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.operations.transaction_checks import TransactionChecks
 from kourou_broker.operations.transactions import CheckTimes, Transactions
+from kourou_broker.operations.waiting import Waiting
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import fold
 from kourou_broker.state.definitions import Name
@@ -64,6 +67,7 @@ class Surroundings:
     reader: Worker
     background: Worker
     lookup: Lookup
+    histories: Histories
     fold_to: Callable[[int], Awaitable[bytes]]
     """Makes the snapshot of a log position, outside of this process."""
     scrub: Callable[[int], Awaitable[str | None]]
@@ -123,7 +127,6 @@ class BrokerCore:
         self.sending.by_type[definition_pb2.LITE] = self.lite_store.store
         self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)
-        self.search = Search(state, self.log, reader, surroundings.lookup)
         check_times = _check_times(settings)
         self.transactions = Transactions(state, self.journal, reader, self.traffic, check_times)
         self.sending.by_type[definition_pb2.TRANSACTION] = self.transactions.begin
@@ -136,6 +139,8 @@ class BrokerCore:
             clock=clock,
             times=check_times,
         )
+        places = Places(state, self.log, reader)
+        self.search = Search(places, reader, surroundings.lookup)
         context = Context(
             state=state,
             journal=self.journal,
@@ -153,6 +158,17 @@ class BrokerCore:
         self.deliveries = Deliveries(context, self.assignments, times)
         self.backlogs = Backlogs(
             state, self.deliveries, StoreTimes(self.log, reader), clock, max_pending=settings.max_pending_messages
+        )
+        self.explaining = Explaining(
+            broker=settings.name,
+            state=state,
+            log=self.log,
+            journal=self.journal,
+            clients=self.clients,
+            places=places,
+            lookup=surroundings.lookup,
+            histories=surroundings.histories,
+            waiting=Waiting(state, self.clients, self.deliveries, clock, max_pending=settings.max_pending_messages),
         )
         self.snapshots = Snapshots(
             self.log,

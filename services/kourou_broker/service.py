@@ -26,6 +26,7 @@ from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
+from kourou_broker.rpc.explaining import ExplainingDoor
 from kourou_broker.rpc.leaving import LeavingDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
@@ -37,6 +38,7 @@ from kourou_broker.rpc.settling import SettlingDoor
 from kourou_broker.rpc.status import BrokerStatus
 from kourou_broker.rpc.unsupported import open_unsupported
 from kourou_broker.settings import BrokerSettings
+from kourou_broker.state.history_search import Histories
 from kourou_service.clock import Clock, SystemClock
 from kourou_service.engine import Engine, create_engine
 from kourou_service.engine.health import Health, serve_health
@@ -156,6 +158,7 @@ class Broker:
             reader=workers[1],
             background=workers[2],
             lookup=Lookup(self._settings.data, helper.run),
+            histories=Histories(self._settings.data, helper.run),
             fold_to=helper.fold_to,
             scrub=helper.scrub,
             index=indexer.index,
@@ -213,6 +216,7 @@ class Broker:
             deliverer=deliverer,
             clock=self._clock,
         ).open(engine)
+        ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
         BackingUpDoor(core.backups).open(engine)
         LeavingDoor(membership, core.state, core.journal, self._on_stop).open(engine)
         open_unsupported(engine)

@@ -19,6 +19,7 @@ from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
+from kourou_broker.rpc.explaining import ExplainingDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
 from kourou_broker.rpc.recalling import RecallingDoor
@@ -29,8 +30,10 @@ from kourou_broker.rpc.settling import SettlingDoor
 from kourou_broker.rpc.status import BrokerStatus
 from kourou_broker.rpc.unsupported import open_unsupported
 from kourou_broker.settings import BrokerSettings
-from kourou_broker.state import State, fold
+from kourou_broker.state import State, fold, timers
 from kourou_broker.state.definitions import Name, Topic
+from kourou_broker.state.history import HeldHistory, MessageHistory
+from kourou_broker.state.history_search import HistorySearch
 from kourou_broker.state.indexing import index_segment
 from kourou_service.engine import Engine
 from kourou_service.listener import ListenerNames
@@ -69,6 +72,19 @@ class DirectLookup:
 
     async def by_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Sequence[Place]:
         return self._searcher.by_time(topic, from_ms, to_ms, limit)
+
+
+class DirectHistories:
+    """The same."""
+
+    def __init__(self, medium: SimMedium) -> None:
+        self._search = HistorySearch(medium)
+
+    async def of(self, topic: int, queue: int, offset: int, since: int | None) -> MessageHistory:
+        return self._search.history(topic, queue, offset, since)
+
+    async def of_held(self, topic: int, origin: timers.Place) -> HeldHistory:
+        return self._search.held_history(topic, origin)
 
 
 class OwnRoutes:
@@ -191,6 +207,7 @@ class Shard:
             reader=worker(),
             background=worker(),
             lookup=DirectLookup(medium),
+            histories=DirectHistories(medium),
             fold_to=fold_to,
             scrub=scrub_segment,
             index=index,
@@ -248,6 +265,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         deliverer=deliverer,
         clock=clock,
     ).open(engine)
+    ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
     BackingUpDoor(core.backups).open(engine)
     open_unsupported(engine)
 

@@ -13,7 +13,7 @@ from kourou_broker.operations.lending import Context
 from kourou_broker.operations.poll import Delivery, Poll
 from kourou_broker.operations.subscription import Subscription
 from kourou_broker.state import Fate
-from kourou_broker.state.definitions import Group, Name, Topic
+from kourou_broker.state.definitions import Group, Name, Queue, Topic
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
 from kourou_service.refusal import Refused
@@ -218,6 +218,11 @@ class Deliveries:
         """-> what tells by queue, offset and lease whether a pending message waits for an older one of its group."""
         subscription = self._by_topic.get(topic, {}).get(group)
         return _not_served_yet if subscription is None else subscription.holds_back
+
+    def oldest_of_message_group(self, group: int, queue: Queue, offset: int) -> int | None:
+        """The offset that a held back message waits for; None if that is not known before somebody asks the queue."""
+        subscription = self._by_topic.get(queue.topic.id, {}).get(group)
+        return None if subscription is None else subscription.oldest_of_message_group(queue.id, offset)
 
     def _owners_of(self, group: Group, topic: Topic) -> dict[int, str] | None:
         known = self._owners.setdefault(group.id, {})

@@ -94,6 +94,10 @@ class Lending:
         """Whether a pending message waits for another one."""
         return False
 
+    def oldest_of_message_group(self, queue: int, offset: int) -> int | None:
+        """What a message that is held back waits for, if that is known."""
+        return None
+
     def progress(self, queue: Queue) -> Progress | None:
         return self._context.state.progress.get((self._group.id, self._topic.id, queue.id))
 

@@ -54,6 +54,10 @@ class LendingInOrder(Lending):
         order = self._orders.get(queue)
         return lease.holds_back and not (order is not None and offset in order.turn)
 
+    def oldest_of_message_group(self, queue: int, offset: int) -> int | None:
+        order = self._orders.get(queue)
+        return None if order is None else order.oldest(offset)
+
     def _order(self, queue: Queue) -> MessageOrder:
         order = self._orders.get(queue.id)
         if order is None:

@@ -48,6 +48,11 @@ class MessageOrder:
         group = self._group_of.get(offset)
         return group is not None and self._pending[group][0] == offset
 
+    def oldest(self, offset: int) -> int | None:
+        """The oldest pending message of the same message group; None of what is not known here."""
+        group = self._group_of.get(offset)
+        return None if group is None else self._pending[group][0]
+
     def lent(self, offsets: Iterable[int]) -> None:
         """Messages whose turn it was."""
         for offset in offsets:

@@ -4,18 +4,16 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_broker.log.errors import Dropped
-from kourou_broker.log.log import Log
-from kourou_broker.log.section import SECTION_HEADER_BYTES, parse_section
+from kourou_broker.operations.places import Places
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
-from kourou_broker.state import Kind, State
 from kourou_broker.state.definitions import Queue, Topic
 from kourou_service.refusal import Refused
 
 _MAX_FOUND_BYTES = 8 * 1024 * 1024
 """After so much an answer takes no further message: it has to fit one of gRPC's."""
 
-Found = tuple[Queue, StoredMessage]
+Found = tuple[Queue | None, StoredMessage]
+"""Without a queue: the message is held, and no consumer may see it yet."""
 Place = tuple[int, int]
 """The log position of a section, and which of its messages."""
 
@@ -31,9 +29,8 @@ class Lookup(Protocol):
 
 
 class Search:
-    def __init__(self, state: State, log: Log, reader: SectionReader, lookup: Lookup) -> None:
-        self._state = state
-        self._log = log
+    def __init__(self, places: Places, reader: SectionReader, lookup: Lookup) -> None:
+        self._places = places
         self._reader = reader
         self._lookup = lookup
 
@@ -57,23 +54,11 @@ class Search:
         return [] if message is None else [(queue, message)]
 
     async def at_position(self, position: int, index: int) -> list[Found]:
-        """The message of an offset message id; nothing where no section begins, or where it is not on the disk yet."""
-        header_end = position + SECTION_HEADER_BYTES
-        if position < self._log.first_position or header_end > self._log.durable_position:
+        """The message of an offset message id; nothing where none begins, or where it is not on the disk yet."""
+        located = await self._places.locate(position, index)
+        if located is None or not self._places.is_current(located):
             return []
-        try:
-            head = bytearray(await self._log.read(position, SECTION_HEADER_BYTES))
-            head[-4:] = bytes(4)  # the payload's length: not read here
-            section, _end = parse_section(bytes(head), 0, position)
-        except (ValueError, Dropped):  # across the end of a segment, or gone meanwhile
-            return []
-        queue = self._state.queue(section.topic, section.queue)
-        if section.kind != Kind.MESSAGES or queue is None or index >= section.count:
-            return []
-        entry = self._reader.find(queue, section.base)
-        if entry is None or entry.position != position:
-            return []
-        return [(queue, (await self._reader.read(entry)).message(index))]
+        return [(located.queue, located.message)]
 
     async def _at(self, places: Iterable[Place]) -> list[Found]:
         found: list[Found] = []

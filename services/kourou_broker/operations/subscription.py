@@ -100,6 +100,10 @@ class Subscription:
         """Whether a pending message waits for an older one of its message group."""
         return self._lending.holds_back(queue, offset, lease)
 
+    def oldest_of_message_group(self, queue: int, offset: int) -> int | None:
+        """What a message that is held back waits for, if that is known."""
+        return self._lending.oldest_of_message_group(queue, offset)
+
     def end_polls(self, lost: Callable[[Poll], bool]) -> None:
         """Ends the polls of those who do not own their queue any more."""
         for poll in [poll for poll in self._polls if lost(poll)]:

@@ -231,7 +231,7 @@ class AdministeringDoor:
             status=OK,
             messages=[
                 broker_pb2.FoundMessage(
-                    message=self._deliverer.found(queue.id, message),
+                    message=self._deliverer.found(queue.id if queue is not None else None, message),
                     position=broker_pb2.LogPosition(position=message.position, index=message.place),
                     offset_message_id=self._status.offset_message_id(message.position, message.place),
                 )

@@ -29,16 +29,17 @@ class Deliverer:
         """A PullMessageResponse with the message."""
         return _response(message, self._stored_fields(queue_id, message))
 
-    def found(self, queue_id: int, message: StoredMessage) -> definition_pb2.Message:
+    def found(self, queue_id: int | None, message: StoredMessage) -> definition_pb2.Message:
+        """queue_id: None of a message that is in no queue yet."""
         tail = message.tail + self._stored_fields(queue_id, message).SerializeToString()
         return definition_pb2.Message.FromString(join(message.head, tail))
 
-    def _stored_fields(self, queue_id: int, message: StoredMessage) -> definition_pb2.SystemProperties:
+    def _stored_fields(self, queue_id: int | None, message: StoredMessage) -> definition_pb2.SystemProperties:
         sent = definition_pb2.SystemProperties.FromString(message.tail)
         return definition_pb2.SystemProperties(
             body_digest=None if sent.body_digest.checksum else digest(message.head),
             queue_id=queue_id,
-            queue_offset=message.offset,
+            queue_offset=None if queue_id is None else message.offset,
             store_timestamp=timestamp_pb2.Timestamp(
                 seconds=message.stored_ms // 1000, nanos=message.stored_ms % 1000 * 1_000_000
             ),

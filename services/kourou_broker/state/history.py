@@ -12,7 +12,10 @@ from kourou_broker.log.history_index import NO_GROUP, GrowingHistory, Row
 from kourou_broker.log.section import Section
 from kourou_broker.state import records
 from kourou_broker.state.records import Fate, Kind
+from kourou_broker.state.timers import Place
 
+HELD_QUEUE = 0xFFFFFFFF
+"""Under this number the index has what is held: a message's offset is the log position of its origin."""
 _NEIGHBOURS = 64
 """Offsets of a record with no greater gap between them are one span of the index."""
 
@@ -20,6 +23,10 @@ _NEIGHBOURS = 64
 class What(IntEnum):
     """What happened to a message."""
 
+    STORED = auto()
+    DELAYED = auto()
+    DUE = auto()
+    RECALLED = auto()
     LEASED = auto()
     LEASE_CHANGED = auto()
     HELD_BACK = auto()
@@ -98,6 +105,10 @@ class Historian:
             case Kind.TRIM:
                 for topic, queue, first in records.read_trim(section)[1]:
                     self.index.sweep(topic, queue, _row(section, stored_ms, NO_GROUP, first))
+            case Kind.FIRED | Kind.RECALLED:
+                row = _row(section, stored_ms, NO_GROUP)
+                for position in {origin.position for _due_ms, origin in records.read_timers(section)}:
+                    self.index.span(section.topic, HELD_QUEUE, position, position, row)
             case _:
                 pass
 
@@ -122,10 +133,14 @@ class Historian:
 
 
 class MessageHistory:
-    """What happened to the message at one offset of a queue since it was stored, group by group."""
+    """What happened to the message at one offset of a queue since it was stored, group by group.
 
-    def __init__(self, offset: int) -> None:
+    is_whole: False if records of its beginning may be gone; then a message may be settled that was never lent.
+    """
+
+    def __init__(self, offset: int, *, is_whole: bool = True) -> None:
         self.offset = offset
+        self._is_whole = is_whole
         self.groups: dict[int, GroupHistory] = {}
         self.expired: Event | None = None
         """Retention took it from all groups that had not come so far."""
@@ -139,7 +154,7 @@ class MessageHistory:
         group = self.groups.get(row.group) or self._joining(row.group)
         if row.kind == Kind.OFFSET:
             self._offset(group, row)
-        elif row.position != self._last and _may_concern(group, row, self.offset):
+        elif row.position != self._last and self._may_concern(group, row):
             # The same record comes twice where it is both a sweep and a span.
             section = read()
             if section is not None and section.kind == row.kind:
@@ -147,6 +162,14 @@ class MessageHistory:
                 self._record(group, row, section)
         if group.events:
             self.groups[row.group] = group
+
+    def _may_concern(self, group: GroupHistory, row: Row) -> bool:
+        """Whether a LEASE or ACK can change anything: most need not be read."""
+        if group.ending != Ending.WAITING:
+            return False
+        if row.kind == Kind.LEASE:
+            return row.bound is None or (row.bound > self.offset and group.fresh)
+        return group.lease is not None or not self._is_whole
 
     def _joining(self, group: int) -> GroupHistory:
         """A group begins where the queue begins."""
@@ -181,11 +204,12 @@ class MessageHistory:
         group.add(event, Ending.WAITING, event)
 
     def _ack(self, group: GroupHistory, row: Row, section: Section) -> None:
-        if group.lease is None or self.offset not in records.read_ack(section)[1]:
+        if self.offset not in records.read_ack(section)[1]:
             return
         what, ending = _SETTLED[Fate(section.type)]
-        event = Event(what, row.stored_ms, row.position, group.lease.client_id, group.lease.attempt)
-        group.add(event, ending)
+        lease = group.lease
+        client_id, attempt = (lease.client_id, lease.attempt) if lease is not None else ("", 0)
+        group.add(Event(what, row.stored_ms, row.position, client_id, attempt), ending)
 
     def _offset(self, group: GroupHistory, row: Row) -> None:
         to = row.bound or 0
@@ -196,12 +220,33 @@ class MessageHistory:
             group.add(event, Ending.WAITING)
 
     def _trim(self, row: Row) -> None:
-        if (row.bound or 0) <= self.offset or self.expired is not None:
-            return
+        if (row.bound or 0) <= self.offset or self.expired is not None or not self._is_whole:
+            return  # what outlives its segment was copied for those who hold it
         self.expired = Event(What.EXPIRED, row.stored_ms, row.position)
         for group in self.groups.values():
             if group.fresh:
                 group.add(self.expired, Ending.EXPIRED)
+
+
+class HeldHistory:
+    """What happened to a message while it was held: it has no offset, and is known by its origin."""
+
+    def __init__(self, origin: Place) -> None:
+        self.origin = origin
+        self.events: list[Event] = []
+
+    def feed(self, row: Row, read: Callable[[], Section | None]) -> None:
+        """As MessageHistory.feed."""
+        section = read()
+        if section is None or section.kind != row.kind or self._ended:
+            return
+        if any(origin == self.origin for _due_ms, origin in records.read_timers(section)):
+            what = What.DUE if row.kind == Kind.FIRED else What.RECALLED
+            self.events.append(Event(what, row.stored_ms, row.position))
+
+    @property
+    def _ended(self) -> bool:
+        return bool(self.events)
 
 
 _SETTLED = {
@@ -209,15 +254,6 @@ _SETTLED = {
     Fate.DEAD_LETTERED: (What.DEAD_LETTERED, Ending.DEAD_LETTERED),
     Fate.EXPIRED: (What.EXPIRED, Ending.EXPIRED),
 }
-
-
-def _may_concern(group: GroupHistory, row: Row, offset: int) -> bool:
-    """Whether a LEASE or ACK can change anything: most need not be read."""
-    if group.ending != Ending.WAITING:
-        return False
-    if row.kind == Kind.LEASE:
-        return row.bound is None or (row.bound > offset and group.fresh)
-    return group.lease is not None
 
 
 def _kind_of_lease(lease: records.Lease, before: Event | None) -> What:

@@ -1,41 +1,62 @@
-"""The history of a message, read from the log by a helper process, which shares only files with the broker."""
+"""The histories of messages, read from the log by a helper process, which shares only files with the broker."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.history_index import GrowingHistory, Row, SealedHistory, history_blob
 from kourou_broker.log.medium import Medium, SegmentFile
 from kourou_broker.log.reading import read_section, scan_on, scan_segment, segments
 from kourou_broker.log.section import Section
-from kourou_broker.state.history import Historian, MessageHistory
+from kourou_broker.state.history import HELD_QUEUE, HeldHistory, Historian, MessageHistory
+from kourou_broker.state.timers import Place
+
+T = TypeVar("T")
+Feed = Callable[[Row, Callable[[], Section | None]], None]
 
 
 class Histories:
     """What the broker asks; `run` calls a function in the helper process."""
 
-    def __init__(self, folder: Path, run: Callable[..., Awaitable[MessageHistory]]) -> None:
+    def __init__(self, folder: Path, run: Callable[..., Awaitable[Any]]) -> None:
         self._folder = folder
         self._run = run
 
-    async def of(self, topic: int, queue: int, offset: int, since: int) -> MessageHistory:
-        """What the log says from the position `since` on of the message at that offset."""
+    async def of(self, topic: int, queue: int, offset: int, since: int | None) -> MessageHistory:
+        """What the log says of the message at that offset, which was stored at the position `since`.
+
+        None if records of its beginning may be gone.
+        """
         return await self._run(find_history, self._folder, topic, queue, offset, since)
 
+    async def of_held(self, topic: int, origin: Place) -> HeldHistory:
+        """What the log says of a message while it was held."""
+        return await self._run(find_held_history, self._folder, topic, origin)
 
-def find_history(folder: Path, topic: int, queue: int, offset: int, since: int) -> MessageHistory:
+
+def find_history(folder: Path, topic: int, queue: int, offset: int, since: int | None) -> MessageHistory:
     """As Histories.of."""
-    search = _search(folder)
+    return _search(folder, lambda search: search.history(topic, queue, offset, since))
+
+
+def find_held_history(folder: Path, topic: int, origin: Place) -> HeldHistory:
+    """As Histories.of_held."""
+    return _search(folder, lambda search: search.held_history(topic, origin))
+
+
+def _search(folder: Path, work: Callable[["HistorySearch"], T]) -> T:
+    search = _history_search(folder)
     try:
-        return search.history(topic, queue, offset, since)
+        return work(search)
     finally:
         search.close_files()
 
 
 @lru_cache(maxsize=8)
-def _search(folder: Path) -> "HistorySearch":
+def _history_search(folder: Path) -> "HistorySearch":
     return HistorySearch(FileMedium(folder, read_only=True))
 
 
@@ -50,16 +71,25 @@ class HistorySearch:
         """An open file would keep the room of a segment that is dropped. They are opened again when needed."""
         self._medium.close()
 
-    def history(self, topic: int, queue: int, offset: int, since: int) -> MessageHistory:
+    def history(self, topic: int, queue: int, offset: int, since: int | None) -> MessageHistory:
         """As Histories.of."""
-        history = MessageHistory(offset)
+        history = MessageHistory(offset, is_whole=since is not None)
+        self._feed(history.feed, topic, queue, offset, since or 0)
+        return history
+
+    def held_history(self, topic: int, origin: Place) -> HeldHistory:
+        """As Histories.of_held."""
+        history = HeldHistory(origin)
+        self._feed(history.feed, topic, HELD_QUEUE, origin.position, origin.position)
+        return history
+
+    def _feed(self, feed: Feed, topic: int, queue: int, offset: int, since: int) -> None:
         for file, following in segments(self._medium):
             if following is None or following > since:
                 with suppress(FileNotFoundError):  # the segment was dropped meanwhile
                     for row in self._rows(file, following, topic, queue, offset):
                         if row.position >= since:
-                            history.feed(row, lambda row=row, base=file.base: self._read(base, row))
-        return history
+                            feed(row, partial(self._read, file.base, row))
 
     def _rows(self, file: SegmentFile, following: int | None, topic: int, queue: int, offset: int) -> list[Row]:
         if following is None:
