@@ -129,10 +129,10 @@ class Explaining:
         located = life[0]
         assert located.origin is not None
         history = await self._histories.of_held(located.topic, located.origin)
-        events = [story.held(located), *(Told(event) for event in history.events)]
+        events = [story.held(located), *story.tell(history.events)]
         waits_for = ""
         if any(self._places.is_current(copy) for copy in life):
-            waits_for = self._waiting.for_its_time(located.when_ms)
+            waits_for = self._waiting.while_held(located)
         return Story(located, events, waits_for=waits_for, places=_places(life))
 
     async def _group(self, group: Group, queue: Queue, located: Located, history: MessageHistory) -> GroupStory:
@@ -161,7 +161,7 @@ class Explaining:
         return GroupStory(name, told.ending, events, waits_for)
 
     async def _events(self, told: GroupHistory, group: Name, topic: Topic, located: Located) -> list[Told]:
-        events = story.tell(told)
+        events = story.tell(told.events)
         for one in events:
             if one.event.what == What.DEAD_LETTERED:
                 one.note = "; ".join(filter(None, (one.note, await self._dead_letter(one, group, located))))
@@ -185,7 +185,7 @@ class Explaining:
     def _reads(self, group: Group, topic: Topic) -> bool:
         """Whether the group has progress in the topic here, or a member that wants it."""
         progress = self._state.progress
-        return any((group.id, topic.id, queue) in progress for queue in range(len(topic.queues))) or any(
+        return any((group.id, topic.id, queue.id) in progress for queue in topic.all_queues()) or any(
             topic.name in member.subscriptions for member in self._clients.members(group.name)
         )
 

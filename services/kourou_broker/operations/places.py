@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.errors import Dropped
 from kourou_broker.log.log import Log
 from kourou_broker.log.section import SECTION_HEADER_BYTES, Section, parse_section
 from kourou_broker.operations.section_reader import MessageSection, SectionReader, StoredMessage
 from kourou_broker.state import Kind, State, records
 from kourou_broker.state.definitions import Queue
+from kourou_broker.state.half_messages import TransactionId
 from kourou_broker.state.timers import Place
 
 
@@ -63,9 +65,19 @@ class Places:
             return located.kind == Kind.MESSAGES or (
                 copy is not None and copy.position == message.position and message.offset < located.queue.first_offset
             )
+        return located.origin is not None and self._held_at(located, located.origin) == (
+            message.position,
+            message.place,
+        )
+
+    def _held_at(self, located: Located, origin: Place) -> Place | None:
+        """Where a held message is now; None if it is held no longer."""
+        if located.type == definition_pb2.TRANSACTION:
+            half = self._state.half_messages.get(located.topic, TransactionId(*origin))
+            return half.place if half is not None else None
         timers = self._state.timers.get(located.topic)
-        timer = timers.find(located.when_ms, located.origin) if timers is not None and located.origin else None
-        return timer is not None and timer.place == (message.position, message.place)
+        timer = timers.find(located.when_ms, origin) if timers is not None else None
+        return timer.place if timer is not None else None
 
     async def _in_queue(self, section: Section, index: int) -> Located | None:
         queue = self._state.queue(section.topic, section.queue)

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.places import Located
 from kourou_broker.state import Kind
 from kourou_broker.state.definitions import Name
-from kourou_broker.state.history import Ending, Event, GroupHistory, What
+from kourou_broker.state.history import Ending, Event, What
+
+_COPY = "what is left is a copy, made when its segment was dropped"
 
 
 @dataclass(slots=True)
@@ -50,21 +53,23 @@ def lives(found: Iterable[Located]) -> list[list[Located]]:
 def stored(located: Located) -> Told:
     """The beginning of a message's life in its queue."""
     message = located.message
-    note = "what is left is a copy, made when its segment was dropped" if _is_copy(located) else ""
-    return Told(Event(What.STORED, message.stored_ms, message.position), note)
+    return Told(Event(What.STORED, message.stored_ms, message.position), _COPY if _is_copy(located) else "")
 
 
 def held(located: Located) -> Told:
     """The beginning of a message's life before it is in a queue."""
     message = located.message
-    note = "what is left is a copy, made when its segment was dropped" if _is_copy(located) else ""
-    return Told(Event(What.DELAYED, message.stored_ms, message.position, until_ms=located.when_ms), note)
+    if located.type == definition_pb2.TRANSACTION:
+        event = Event(What.HALF, message.stored_ms, message.position)
+    else:
+        event = Event(What.DELAYED, message.stored_ms, message.position, until_ms=located.when_ms)
+    return Told(event, _COPY if _is_copy(located) else "")
 
 
 def became(held_story: Story, queued: Sequence[Story]) -> Story | None:
     """Which of the messages in queues the held one became: they came in the frame of the record that ended it."""
     end = held_story.events[-1].event
-    if end.what != What.DUE:
+    if end.what not in (What.DUE, What.COMMITTED):
         return None
     same_frame = [story for story in queued if story.message.message.stored_ms == end.stored_ms]
     return min(same_frame, key=lambda story: abs(story.message.message.position - end.position), default=None)
@@ -81,11 +86,11 @@ def join(held_story: Story, queued: Story) -> Story:
     )
 
 
-def tell(history: GroupHistory) -> list[Told]:
-    """A group's events with notes; where a dead letter went is not known here."""
+def tell(events: Iterable[Event]) -> list[Told]:
+    """Events with notes; where a dead letter went is not known here."""
     told: list[Told] = []
     lease: Event | None = None
-    for event in history.events:
+    for event in events:
         told.append(Told(event, _note(event, lease)))
         lease = event if event.what in _LEASES else None
     return told
@@ -112,6 +117,10 @@ def _note(event: Event, lease: Event | None) -> str:
             return "retention dropped it first"
         case What.DUE:
             return "its time had come"
+        case What.CHECKED:
+            return "its producer was asked what became of the transaction"
+        case What.ROLLED_BACK:
+            return "no producer said in time what became of the transaction" * event.given_up
         case _:
             return ""
 

@@ -3,11 +3,14 @@
 Times are told as spans, so that they mean the same wherever they are read.
 """
 
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.definitions import can_read
 from kourou_broker.operations.delivery import Deliveries
+from kourou_broker.operations.places import Located
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Group, Queue, Topic
+from kourou_broker.state.half_messages import TransactionId
 from kourou_broker.state.history import Event, What
 from kourou_broker.state.records import Lease
 from kourou_service.clock import Clock
@@ -39,9 +42,20 @@ class Waiting:
                 reasons.append(f"the group holds {len(progress.pending)} messages of this queue unsettled: the limit")
         return "; ".join(filter(None, (*reasons, self._nobody(group, queue), self._forbidden(queue.topic))))
 
-    def for_its_time(self, due_ms: int) -> str:
-        """Of a delayed message."""
-        left_ms = due_ms - self._clock.now_ms()
+    def while_held(self, located: Located) -> str:
+        """Of a message that is in no queue yet."""
+        now_ms = self._clock.now_ms()
+        if located.type == definition_pb2.TRANSACTION:
+            assert located.origin is not None
+            half = self._state.half_messages.get(located.topic, TransactionId(*located.origin))
+            if half is None:
+                return "its transaction ended while this was told: ask again"
+            asked = f"asked {half.checks} times" if half.checks != 1 else "asked once"
+            return (
+                f"its transaction is open since {span(now_ms - half.stored_ms)}: the producer was {asked}, "
+                f"and is asked in {span(half.next_check_ms - now_ms)}"
+            )
+        left_ms = located.when_ms - now_ms
         return f"its time comes in {span(left_ms)}" if left_ms > 0 else "its time has come: it enters a queue now"
 
     def _is_lent(self, group: Group, topic: Topic, lease: Lease) -> bool:

@@ -4,14 +4,14 @@
 message in the order of the log and tells, for each group, what happened to it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, auto
 
 from kourou_broker.log.history_index import NO_GROUP, GrowingHistory, Row
 from kourou_broker.log.section import Section
 from kourou_broker.state import records
-from kourou_broker.state.records import Fate, Kind
+from kourou_broker.state.records import Fate, Kind, Resolution
 from kourou_broker.state.timers import Place
 
 HELD_QUEUE = 0xFFFFFFFF
@@ -27,6 +27,10 @@ class What(IntEnum):
     DELAYED = auto()
     DUE = auto()
     RECALLED = auto()
+    HALF = auto()
+    CHECKED = auto()
+    COMMITTED = auto()
+    ROLLED_BACK = auto()
     LEASED = auto()
     LEASE_CHANGED = auto()
     HELD_BACK = auto()
@@ -61,6 +65,8 @@ class Event:
     auto_renew: bool = False
     offset: int = 0
     """Of OFFSET_SET: where to."""
+    given_up: bool = False
+    """Of ROLLED_BACK: the broker did it, since no producer answered."""
 
 
 @dataclass(slots=True)
@@ -105,9 +111,9 @@ class Historian:
             case Kind.TRIM:
                 for topic, queue, first in records.read_trim(section)[1]:
                     self.index.sweep(topic, queue, _row(section, stored_ms, NO_GROUP, first))
-            case Kind.FIRED | Kind.RECALLED:
+            case Kind.FIRED | Kind.RECALLED | Kind.TRANSACTION_END | Kind.TRANSACTION_CHECKED:
                 row = _row(section, stored_ms, NO_GROUP)
-                for position in {origin.position for _due_ms, origin in records.read_timers(section)}:
+                for position in {position for position, _index in _origins(section)}:
                     self.index.span(section.topic, HELD_QUEUE, position, position, row)
             case _:
                 pass
@@ -237,16 +243,25 @@ class HeldHistory:
 
     def feed(self, row: Row, read: Callable[[], Section | None]) -> None:
         """As MessageHistory.feed."""
-        section = read()
-        if section is None or section.kind != row.kind or self._ended:
+        section = None if self._ended else read()
+        if section is None or section.kind != row.kind or self.origin not in _origins(section):
             return
-        if any(origin == self.origin for _due_ms, origin in records.read_timers(section)):
-            what = What.DUE if row.kind == Kind.FIRED else What.RECALLED
-            self.events.append(Event(what, row.stored_ms, row.position))
+        match row.kind:
+            case Kind.TRANSACTION_CHECKED:
+                _transactions, client_id, next_ms = records.read_transaction_checked(section)
+                number = len(self.events) + 1
+                event = Event(What.CHECKED, row.stored_ms, row.position, client_id, number, next_ms)
+            case Kind.TRANSACTION_END:
+                what = What.COMMITTED if section.type == Resolution.COMMITTED else What.ROLLED_BACK
+                event = Event(what, row.stored_ms, row.position, given_up=section.type == Resolution.GIVEN_UP)
+            case _:
+                what = What.DUE if row.kind == Kind.FIRED else What.RECALLED
+                event = Event(what, row.stored_ms, row.position)
+        self.events.append(event)
 
     @property
     def _ended(self) -> bool:
-        return bool(self.events)
+        return bool(self.events) and self.events[-1].what != What.CHECKED
 
 
 _SETTLED = {
@@ -260,6 +275,17 @@ def _kind_of_lease(lease: records.Lease, before: Event | None) -> What:
     if before is None or lease.attempt > before.attempt:
         return What.LEASED if lease.attempt else What.HELD_BACK
     return What.LEASE_CHANGED
+
+
+def _origins(section: Section) -> Sequence[tuple[int, int]]:
+    """Which held messages a record speaks of."""
+    match section.kind:
+        case Kind.TRANSACTION_END:
+            return records.read_transaction_end(section)
+        case Kind.TRANSACTION_CHECKED:
+            return records.read_transaction_checked(section)[0]
+        case _:
+            return [origin for _due_ms, origin in records.read_timers(section)]
 
 
 def _row(section: Section, stored_ms: int, group: int, bound: int | None = None) -> Row:
