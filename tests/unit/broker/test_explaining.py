@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
 from tests.unit.broker.alone import MIB, Broker, handle, message, resource, simulated, until
@@ -298,3 +298,108 @@ async def test_what_nobody_stored(message_id: str) -> None:
     answer: Any = await explain(broker, message_id)
     assert (answer.status.code, list(answer.stories)) == (Code.OK, [])
     assert answer.HasField("known_since")
+
+
+# Before it is in a queue
+
+
+async def find(broker: Broker, message_id: str, topic: str) -> list[broker_pb2.FoundMessage]:
+    request = PB.FindMessagesRequest(topic=resource(topic), message_id=message_id)
+    return list((await broker.doors.call(broker_rpc.FIND_MESSAGES, request, {})).messages)
+
+
+async def send_delayed(broker: Broker, id_: str, delay_s: float) -> tuple[int, str]:
+    """-> when it is due, its recall handle."""
+    due_ms = broker.now_ms() + int(delay_s * 1000)
+    late = message(id_=id_, topic="later", message_type=definition_pb2.DELAY)
+    late.system_properties.delivery_timestamp.FromMilliseconds(due_ms)
+    answer = await broker.send(late)
+    assert answer.status.code == Code.OK, answer.status
+    return due_ms, answer.entries[0].recall_handle
+
+
+@simulated
+async def test_delayed_then_due_then_consumed_is_one_story() -> None:
+    broker = await Broker.started()
+    await broker.put_topic("later", type=definition_pb2.DELAY)
+    due_ms, _handle = await send_delayed(broker, "one", 7500)
+    story = await story_of(broker, "one", "later")
+    assert (kinds(story), list(story.groups)) == (["DELAYED"], [])
+    assert story.events[0].until.ToMilliseconds() == due_ms
+    assert story.waits_for == "its time comes in 2 h 4 min"
+    (found,) = await find(broker, "one", "later")
+    assert not found.message.system_properties.HasField("queue_offset")
+    await asyncio.sleep(7600)
+    await broker.ack(*await broker.receive(topic="later"), topic="later")
+    story = await story_of(broker, "one", "later")
+    assert (kinds(story), story.waits_for) == (["DELAYED", "DUE", "STORED"], "")
+    assert [kinds(group) for group in story.groups] == [["LEASED", "ACKNOWLEDGED"]]
+    assert [copy.message.system_properties.queue_offset for copy in await find(broker, "one", "later")] == [0]
+    (same,) = (await explain(broker, found.offset_message_id, topic="")).stories
+    assert same == story
+
+
+@simulated
+async def test_recalled() -> None:
+    broker = await Broker.started()
+    await broker.put_topic("later", type=definition_pb2.DELAY)
+    _due_ms, recall_handle = await send_delayed(broker, "one", 60)
+    request = service_pb2.RecallMessageRequest(topic=resource("later"), recall_handle=recall_handle)
+    await broker.doors.call(service_rpc.RECALL_MESSAGE, request, {"x-mq-client-id": "producer"})
+    story = await story_of(broker, "one", "later")
+    assert (kinds(story), story.waits_for, list(story.groups)) == (["DELAYED", "RECALLED"], "", [])
+    assert await find(broker, "one", "later") == []
+
+
+@simulated
+async def test_transactions_that_are_open_committed_and_given_up() -> None:
+    broker = await Broker.started(transaction_check_after_s=5, transaction_check_interval_s=5, transaction_max_checks=2)
+    await broker.put_topic("payments", type=definition_pb2.TRANSACTION)
+    broker.connect("payer", definition_pb2.PRODUCER, topics=("payments",))
+
+    async def begin(id_: str) -> str:
+        half = message(id_=id_, topic="payments", message_type=definition_pb2.TRANSACTION)
+        return (await broker.send(half, client="payer")).entries[0].transaction_id
+
+    transaction = await begin("one")
+    await begin("two")
+    story = await story_of(broker, "one", "payments")
+    assert kinds(story) == ["HALF"]
+    assert story.waits_for.startswith(
+        "its transaction is open since 0.0 s: the producer was asked 0 times, and is asked in "
+    )
+    assert [found.message.system_properties.message_id for found in await find(broker, "one", "payments")] == ["one"]
+    await until(lambda: any(half.checks for _topic, _id, half in broker.core.state.half_messages), within_s=20)
+    story = await story_of(broker, "one", "payments")
+    assert kinds(story) == ["HALF", "CHECKED"]
+    assert (story.events[1].client_id, story.events[1].attempt) == ("payer", 1)
+    assert "the producer was asked once" in story.waits_for
+    end = service_pb2.EndTransactionRequest(
+        topic=resource("payments"), message_id="one", transaction_id=transaction, resolution=definition_pb2.COMMIT
+    )
+    await broker.doors.call(service_rpc.END_TRANSACTION, end, {"x-mq-client-id": "payer"})
+    story = await story_of(broker, "one", "payments")
+    assert (kinds(story), story.waits_for) == (["HALF", "CHECKED", "COMMITTED", "STORED"], "")
+    assert len(await find(broker, "one", "payments")) == 1
+    await until(lambda: not len(broker.core.state.half_messages), within_s=60)
+    story = await story_of(broker, "two", "payments")
+    assert kinds(story) == ["HALF", "CHECKED", "CHECKED", "ROLLED_BACK"]
+    assert "no producer said in time" in story.events[-1].note
+    assert await find(broker, "two", "payments") == []
+
+
+@simulated
+async def test_a_held_message_that_outlives_its_segment() -> None:
+    broker = await Broker.started(retention_bytes=MIB, snapshot_every_bytes=MIB)
+    await broker.put_topic("later", type=definition_pb2.DELAY)
+    due_ms, _handle = await send_delayed(broker, "one", 24 * 3600)
+    await _filled(broker)
+    await broker.core.check_retention()
+    story = await story_of(broker, "one", "later")
+    assert kinds(story) == ["DELAYED"]
+    assert "a copy" in story.events[0].note
+    assert story.events[0].until.ToMilliseconds() == due_ms
+    assert story.waits_for.startswith("its time comes in 23 h")
+    assert len(await find(broker, "one", "later")) == 1
+    await asyncio.sleep(24 * 3600)
+    assert kinds(await story_of(broker, "one", "later")) == ["DELAYED", "DUE", "STORED"]
