@@ -74,7 +74,7 @@ lock: .venv/installed-dev ## Resolves all dependencies anew within their ranges,
 .PHONY: clean
 clean: ## Removes .venv and caches; the data folder stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	rm -rf clients/rust/target clients/java/target clients/go/gen clients/node/node_modules
+	rm -rf clients/rust/target clients/java/target tests/compat/java/target clients/go/gen clients/node/node_modules
 	find clients services tests proto benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The two below are stamps: an install that broke off is taken up again, a complete one costs nothing.

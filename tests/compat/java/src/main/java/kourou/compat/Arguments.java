@@ -1,0 +1,57 @@
+package kourou.compat;
+
+import com.google.gson.JsonArray;
+import com.google.gson.JsonElement;
+import com.google.gson.JsonObject;
+import java.time.Duration;
+import java.util.Map;
+import org.apache.rocketmq.client.apis.ClientConfiguration;
+import org.apache.rocketmq.client.apis.ClientConfigurationBuilder;
+import org.apache.rocketmq.client.apis.consumer.FilterExpression;
+import org.apache.rocketmq.client.apis.consumer.FilterExpressionType;
+
+/** A command's arguments, and what all commands make of them. */
+record Arguments(String endpoints, JsonObject given) {
+
+    /** In the client's default form, which speaks TLS, unless "ssl" is given. */
+    ClientConfiguration configuration() {
+        ClientConfigurationBuilder builder = ClientConfiguration.newBuilder().setEndpoints(endpoints);
+        if (given.has("ssl")) {
+            builder.enableSsl(given.get("ssl").getAsBoolean());
+        }
+        return builder.build();
+    }
+
+    /** By "expression" and "kind" (TAG or SQL92); all messages when they are absent. */
+    Map<String, FilterExpression> subscription() {
+        FilterExpressionType kind = FilterExpressionType.valueOf(text("kind", "TAG"));
+        return Map.of(text("topic"), new FilterExpression(text("expression", "*"), kind));
+    }
+
+    String text(String name) {
+        return required(name).getAsString();
+    }
+
+    String text(String name, String absent) {
+        return given.has(name) ? text(name) : absent;
+    }
+
+    int number(String name) {
+        return required(name).getAsInt();
+    }
+
+    Duration seconds(String name, int absent) {
+        return Duration.ofSeconds(given.has(name) ? number(name) : absent);
+    }
+
+    JsonArray list(String name) {
+        return required(name).getAsJsonArray();
+    }
+
+    private JsonElement required(String name) {
+        if (!given.has(name)) {
+            throw new IllegalArgumentException("the argument " + name + " is missing");
+        }
+        return given.get(name);
+    }
+}

@@ -1,0 +1,88 @@
+"""The programs under tests/compat/java and go: official clients, unchanged, built by their own tools once a session."""
+
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stubs.languages import Tool, environment
+from tests.stubs.stub import BUILD_TIMEOUT_S, REQUIRED
+
+RUN_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    name: str
+    """Of its folder, and in KOUROU_REQUIRE_STUBS."""
+    tools: Sequence[Tool]
+    build: Sequence[str]
+    """For its folder; cheap when all is built."""
+    command: Sequence[str]
+    """{home} is a folder for what the client writes there, its log above all."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(__file__).parent / self.name
+
+    @functools.cache  # noqa: B019  (there are two, as long as the process lives)
+    def _fault(self) -> tuple[str, bool] | None:
+        """Why it cannot be run, and whether that fails a test or skips it."""
+        if missing := next(filter(None, (tool.fault() for tool in self.tools)), None):
+            return f"tests/compat/{self.name}: {missing}", self.name in os.environ.get(REQUIRED, "").split()
+        done = subprocess.run(
+            self.build,
+            cwd=self.folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=BUILD_TIMEOUT_S,
+        )
+        if done.returncode != 0:
+            return f"tests/compat/{self.name}: {' '.join(self.build)} failed:\n{done.stdout}", True
+        return None
+
+    def require(self) -> None:
+        """Builds it. Skips the test when the tools are missing, unless they are required."""
+        if fault := self._fault():
+            reason, fails = fault
+            if fails:
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
+
+    def run(self, home: Path, command: str, endpoints: str, **arguments: Any) -> list[dict[str, Any]]:
+        """Runs a command to its end: the results that it wrote. `endpoints` are separated by commas."""
+        done = subprocess.run(
+            [*(part.format(home=home) for part in self.command), command, endpoints.replace(",", ";")],
+            cwd=self.folder,
+            env=environment() | {"HOME": str(home), "rocketmq.client.logRoot": str(home)},
+            input=json.dumps(arguments),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=RUN_TIMEOUT_S,
+        )
+        log = "".join(path.read_text(errors="replace")[-3000:] for path in home.rglob("*.log"))
+        assert done.returncode == 0, f"{self.name} {command}: {done.stdout[-3000:]}{done.stderr[-3000:]}\n{log}"
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+JAVA = Program(
+    "java",
+    tools=[Tool("java", "-version", (17,)), Tool("javac", "-version", (17,)), Tool("mvn", "-version", (3, 8))],
+    build=["mvn", "--batch-mode", "--quiet", "package"],
+    command=["java", "-XX:TieredStopAtLevel=1", "-Duser.home={home}", "-jar", "target/compat.jar"],
+)
+GO = Program(
+    "go",
+    tools=[Tool("go", "version", (1, 26))],
+    build=["go", "build", "-buildvcs=false", "-o", "compat"],
+    command=["./compat"],
+)
