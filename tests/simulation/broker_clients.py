@@ -257,11 +257,15 @@ class Consumer:
             if topic.startswith("%"):
                 continue
             until_s = math.inf if self._push else asked_s + invisible_s
+            self.look_at(message)
             place = world.ledger.delivered(self._group, topic, message, until_s, self.name, again=again)
             if self._group.version(place) != resets.get((place.topic, place.queue), 0):
                 self._group.holds[place].void = True  # it may have been lent before the offset was set
             received.append(Received(place, message.system_properties.receipt_handle, self.name, self._push))
         return received
+
+    def look_at(self, message: definition_pb2.Message) -> None:
+        """For those who know more of their messages."""
 
     async def _call_receive(self, request: service_pb2.ReceiveMessageRequest) -> list[Any]:
         """Now and then the client gives up in the middle."""

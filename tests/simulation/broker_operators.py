@@ -167,7 +167,7 @@ class Auditor:
                 for topic in world.topics
             )
         )
-        first_offsets = await self._first_offsets()
+        first_offsets = await self.first_offsets()
         for (topic, queue), first in first_offsets.items():
             messages = await self._pull(topic, queue, first)
             if topic.startswith("%DLQ%"):
@@ -182,7 +182,7 @@ class Auditor:
             world.ledger.check_fates(group, first_offsets, list(world.topics))
             await self._check_nothing_waits(group)
 
-    async def _first_offsets(self) -> dict[tuple[str, int], int]:
+    async def first_offsets(self) -> dict[tuple[str, int], int]:
         answer = await self._world.doors.call(
             broker_rpc.DESCRIBE_QUEUES, broker_pb2.DescribeQueuesRequest(), self._headers
         )
