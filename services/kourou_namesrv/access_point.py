@@ -21,6 +21,7 @@ from kourou_service.client_settings import settings_answer
 from kourou_service.door import OK, client_id, parse, serve_stream, serve_unary, status
 from kourou_service.engine import Call, Engine, StreamCall
 from kourou_service.listener import ListenerNames, addresses_of
+from kourou_service.recall_handle import RecallHandle
 from kourou_service.refusal import Refused
 
 # Calls of a broker, with where the request says which topic is meant (if it does).
@@ -35,8 +36,8 @@ _OF_BROKERS: tuple[tuple[UnaryMethod[Any, Any], Callable[[Any], v2.Resource | No
     (service_rpc.QUERY_OFFSET, lambda request: request.message_queue.topic),
 )
 _STREAMS_OF_BROKERS: tuple[ServerStreamMethod[Any, Any], ...] = (service_rpc.RECEIVE_MESSAGE, service_rpc.PULL_MESSAGE)
-# They will be passed on, once brokers know recall handles and lite topics.
-_NOT_YET: tuple[UnaryMethod[Any, Any], ...] = (service_rpc.RECALL_MESSAGE, service_rpc.SYNC_LITE_SUBSCRIPTION)
+# It will be passed on, once brokers know lite topics.
+_NOT_YET: tuple[UnaryMethod[Any, Any], ...] = (service_rpc.SYNC_LITE_SUBSCRIPTION,)
 
 
 class AccessPoint:
@@ -51,6 +52,7 @@ class AccessPoint:
         serve_unary(engine, service_rpc.QUERY_ASSIGNMENT, self.query_assignment)
         serve_unary(engine, service_rpc.HEARTBEAT, self.heartbeat)
         serve_unary(engine, service_rpc.NOTIFY_CLIENT_TERMINATION, self.notify_client_termination)
+        serve_unary(engine, service_rpc.RECALL_MESSAGE, self.recall_message)
         engine.stream(service_rpc.TELEMETRY.path, self.telemetry)
         for method, topic_of in _OF_BROKERS:
             serve_unary(engine, method, self._refuse(method.path, topic_of))
@@ -79,6 +81,14 @@ class AccessPoint:
         if not self._routes.route(topic, way).queues:
             return service_pb2.QueryAssignmentResponse(status=no_queues(self._routes, topic, way))
         return await self._forwarder.query_assignment(request, topic, way, call.metadata)
+
+    async def recall_message(
+        self, request: service_pb2.RecallMessageRequest, call: Call
+    ) -> service_pb2.RecallMessageResponse:
+        client_id(call)
+        handle = RecallHandle.parse(request.recall_handle)
+        check_open(self._readiness)
+        return await self._forwarder.recall(handle.broker, request, call.metadata)
 
     async def heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:
         client_id(call)

@@ -1,11 +1,14 @@
 """Calls that a client makes at its access point and that a broker alone can answer: passed on to one that can."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import structlog
+from google.protobuf.message import Message
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.protocol.method import UnaryMethod
 from kourou.transport import RpcError, Transport
 from kourou_namesrv.registry import TopicKey
 from kourou_namesrv.routes import Routes
@@ -13,6 +16,9 @@ from kourou_service.listener import Way, addresses_of
 from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger("kourou_namesrv")
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
 
 
 class Forwarder:
@@ -35,29 +41,49 @@ class Forwarder:
         metadata: Mapping[str, str | bytes],
     ) -> service_pb2.QueryAssignmentResponse:
         """Asks the topic's brokers one after the other until one answers: all answer alike. Raises Refused."""
+        failure = "none has a plaintext listener"
+        for broker, as_client_sees_it in self._routes.leader_endpoints(topic, self._reached_by, way):
+            # A broker knows its own listeners and not this access point: its own address says the same.
+            request.endpoints.CopyFrom(as_client_sees_it)
+            try:
+                return await self._ask(broker, service_rpc.QUERY_ASSIGNMENT, request, metadata)
+            except RpcError as error:
+                failure = str(error)
+        raise Refused(v2.PROXY_TIMEOUT, f"no broker of {topic} answers ({failure})")
+
+    async def recall(
+        self, owner: str, request: service_pb2.RecallMessageRequest, metadata: Mapping[str, str | bytes]
+    ) -> service_pb2.RecallMessageResponse:
+        """Asks the broker that has the message. Raises Refused."""
+        broker = self._routes.broker_endpoints(owner, self._reached_by)
+        if broker is None:
+            raise Refused(v2.PROXY_TIMEOUT, f"broker {owner}, which has the message, is not registered")
+        try:
+            return await self._ask(broker, service_rpc.RECALL_MESSAGE, request, metadata)
+        except RpcError as error:
+            raise Refused(
+                v2.PROXY_TIMEOUT, f"broker {owner}, which has the message, does not answer ({error})"
+            ) from None
+
+    async def _ask(
+        self, broker: v2.Endpoints, method: UnaryMethod[Q, A], request: Q, metadata: Mapping[str, str | bytes]
+    ) -> A:
+        """Raises RpcError, and Refused when too many calls are under way."""
         if self._running >= self._max_calls:
             raise Refused(v2.TOO_MANY_REQUESTS, f"{self._running} calls are being passed on to brokers already")
+        address = str(addresses_of(broker)[0])
         headers = [(key, value) for key, value in metadata.items() if _is_clients(key) and isinstance(value, str)]
-        failure = "none has a plaintext listener"
         self._running += 1
         try:
-            for broker, as_client_sees_it in self._routes.leader_endpoints(topic, self._reached_by, way):
-                address = str(addresses_of(broker)[0])
-                # A broker knows its own listeners and not this access point: its own address says the same.
-                request.endpoints.CopyFrom(as_client_sees_it)
-                channel = self._transport.channel(address)
-                try:
-                    reply = await channel.unary(
-                        service_rpc.QUERY_ASSIGNMENT, request, timeout_s=self._timeout_s, metadata=headers
-                    )
-                except RpcError as error:
-                    failure = f"{address}: {error}"
-                    _logger.warning("a broker does not answer", address=address, error=str(error))
-                else:
-                    return reply.message
+            channel = self._transport.channel(address)
+            reply = await channel.unary(method, request, timeout_s=self._timeout_s, metadata=headers)
+        except RpcError as error:
+            _logger.warning("a broker does not answer", address=address, error=str(error))
+            raise
+        else:
+            return reply.message
         finally:
             self._running -= 1
-        raise Refused(v2.PROXY_TIMEOUT, f"no broker of {topic} answers ({failure})")
 
 
 def _is_clients(key: str) -> bool:

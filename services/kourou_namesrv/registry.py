@@ -89,6 +89,9 @@ class Registry:
         """In the order of name and id."""
         return [self._brokers[key] for key in sorted(self._brokers)]
 
+    def broker(self, key: BrokerKey) -> Broker | None:
+        return self._brokers.get(key)
+
     @property
     def topics(self) -> int:
         """How many topics some broker holds."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.registry.v1 import registry_pb2
-from kourou_namesrv.registry import Broker, Registry, TopicKey
+from kourou_namesrv.registry import Broker, BrokerKey, Registry, TopicKey
 from kourou_service.listener import Way
 
 LEADER_ID = 0
@@ -49,6 +49,11 @@ class Routes:
 
     def endpoints(self, broker: Broker, way: Way) -> v2.Endpoints | None:
         return choose_endpoints(broker.listeners, way, self._fallback_listener)
+
+    def broker_endpoints(self, name: str, way: Way) -> v2.Endpoints | None:
+        """Of the leader of the broker of that name; None if there is none that can be reached this way."""
+        broker = self._registry.broker(BrokerKey(name, LEADER_ID))
+        return self.endpoints(broker, way) if broker is not None else None
 
     def holds(self, topic: TopicKey) -> bool:
         """Whether any broker holds the topic, whichever way it is reached."""

@@ -16,6 +16,7 @@ from kourou.protocol.method import BidiMethod, ServerStreamMethod, UnaryMethod
 from kourou.transport import RpcError
 from kourou_service.door import OK, serve_unary
 from kourou_service.engine import Call, Engine
+from kourou_service.recall_handle import RecallHandle
 from tests.simulation.client_side import SimulatedChannel
 from tests.simulation.namesrv_cluster import BROKER_PORT, HEADERS, SimulatedBroker, SimulatedNamesrv
 from tests.simulation.network import Network, Node
@@ -159,6 +160,42 @@ def test_query_assignment_is_passed_on_to_a_broker():
         request.topic.name = "missing"
         response = await ask(channel, service_rpc.QUERY_ASSIGNMENT, request)
         assert response.status.code == v2.TOPIC_NOT_FOUND
+
+    on_a_namesrv(test)
+
+
+def test_a_recall_is_passed_on_to_the_broker_that_has_the_message():
+    async def test(network: Network, channel: SimulatedChannel) -> None:
+        handle = RecallHandle("orders", "broker-a", 1_700_000_000_000, "an-id", 4096, 3)
+
+        async def recall(text: str) -> service_pb2.RecallMessageResponse:
+            request = service_pb2.RecallMessageRequest(topic=TOPIC, recall_handle=text)
+            return await ask(channel, service_rpc.RECALL_MESSAGE, request)
+
+        assert (await recall("no handle")).status.code == v2.BAD_REQUEST
+        elsewhere = await recall(str(handle._replace(broker="broker-z")))
+        assert elsewhere.status.code == v2.PROXY_TIMEOUT
+        assert "broker-z" in elsewhere.status.message
+        assert (await recall(str(handle))).status.code == v2.PROXY_TIMEOUT, "its broker does not answer"
+
+        async def recall_message(
+            request: service_pb2.RecallMessageRequest, call: Call
+        ) -> service_pb2.RecallMessageResponse:
+            assert request.topic == TOPIC
+            assert call.metadata["x-mq-client-id"] == "a-client"
+            return service_pb2.RecallMessageResponse(
+                status=OK, message_id=RecallHandle.parse(request.recall_handle).message_id
+            )
+
+        async def open_door() -> None:
+            engine = network.node("broker-a").engine()
+            serve_unary(engine, service_rpc.RECALL_MESSAGE, recall_message)
+            engine.listen(f"broker-a:{BROKER_PORT}")
+            await engine.start()
+
+        await network.node("broker-a").process.start(open_door())
+        answer = await recall(str(handle))
+        assert (answer.status.code, answer.message_id) == (v2.OK, "an-id")
 
     on_a_namesrv(test)
 
