@@ -9,12 +9,14 @@ from kourou.protocol.apache.rocketmq.v2.definition_pb2 import ClientType, Resour
 from kourou.protocol.kourou.admin.v1.admin_pb2 import DrainBacklog
 from kourou.protocol.kourou.broker.v1.broker_pb2 import (
     Client,
+    DescribeBrokerRequest,
     DescribeQueuesRequest,
+    HeldMessages,
     ListClientsRequest,
     Progress,
     Queue,
 )
-from kourou.protocol.kourou.broker.v1.broker_rpc import DESCRIBE_QUEUES, LIST_CLIENTS
+from kourou.protocol.kourou.broker.v1.broker_rpc import DESCRIBE_BROKER, DESCRIBE_QUEUES, LIST_CLIENTS
 from kourou.protocol.kourou.routing.v1.routing_pb2 import BrokerInfo
 from kourou.protocol.method import UnaryMethod
 from kourou_admin.cluster import A, Cluster, Q
@@ -25,9 +27,10 @@ _CONSUMERS = frozenset((ClientType.PUSH_CONSUMER, ClientType.SIMPLE_CONSUMER))
 
 
 async def read_backlog(cluster: Cluster, leaders: Mapping[str, BrokerInfo], broker: str) -> list[DrainBacklog]:
-    """Ordered by topic and group; empty when all is consumed. Raises Refused when a broker does not answer.
+    """Ordered by topic and group, then what is held; empty when all is consumed.
 
-    All brokers are asked: a group that reads a topic elsewhere will come for it here, too.
+    Raises Refused when a broker does not answer. All are asked: a group that reads a topic elsewhere will come for it
+    here, too.
     """
     queues = await _ask(cluster, leaders, DESCRIBE_QUEUES, DescribeQueuesRequest())
     clients = await _ask(cluster, leaders, LIST_CLIENTS, ListClientsRequest())
@@ -39,11 +42,20 @@ async def read_backlog(cluster: Cluster, leaders: Mapping[str, BrokerInfo], brok
     by_topic: dict[Key, list[Queue]] = defaultdict(list)
     for queue in queues[broker].queues:
         by_topic[key(queue.topic)].append(queue)
+    described = await _ask(cluster, {broker: leaders[broker]}, DESCRIBE_BROKER, DescribeBrokerRequest())
     return [
-        entry
-        for topic, held in sorted(by_topic.items())
-        for entry in _of_topic(held, sorted(readers[topic]), members[topic])
+        *(
+            entry
+            for topic, held in sorted(by_topic.items())
+            for entry in _of_topic(held, sorted(readers[topic]), members[topic])
+        ),
+        *(_held(each) for each in described[broker].held_messages),
     ]
+
+
+def _held(here: HeldMessages) -> DrainBacklog:
+    """What no consumer can see yet."""
+    return DrainBacklog(topic=here.topic, messages=here.delayed + here.half, delayed=here.delayed, half=here.half)
 
 
 def _members(clients: Iterable[Client]) -> dict[Key, Counter[Key]]:

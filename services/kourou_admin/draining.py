@@ -148,8 +148,9 @@ class _Drain:
     def _blocked_by(self, entries: list[DrainBacklog]) -> str:
         what = "; ".join(_described(entry) for entry in entries[:_SHOWN]) + (" …" if len(entries) > _SHOWN else "")
         return (
-            f"nobody consumes what is left on {self._name}: {what}. Start the consumers and drain again, or leave these"
-            f" messages in its data folder with --force; `kourou broker on {self._name}` gives its permissions back"
+            f"nobody consumes what is left on {self._name}: {what}. Start the consumers, wait for what is held or"
+            " recall it, and drain again; or leave these messages in its data folder with --force;"
+            f" `kourou broker on {self._name}` gives its permissions back"
         )
 
     async def _backlog(self) -> list[DrainBacklog]:
@@ -209,6 +210,10 @@ class _Drain:
 
 
 def _described(entry: DrainBacklog) -> str:
+    if entry.delayed or entry.half:
+        kinds = ((entry.delayed, "delayed messages"), (entry.half, "messages of open transactions"))
+        held = " and ".join(f"{count} {kind}" for count, kind in kinds if count)
+        return f"{held} of {entry.topic.name}, which no consumer can see yet"
     group = entry.group.name
     reader = f"for group {group}, of which no member reads it" if group else "that no group reads"
     return f"{entry.messages} messages of {entry.topic.name} {reader}"

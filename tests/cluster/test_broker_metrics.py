@@ -71,6 +71,7 @@ GAUGES = {
     "kourou_parked_polls": set[str](),
     "kourou_queues_at_pending_limit": set[str](),
     "kourou_snapshot_age_seconds": set[str](),
+    "kourou_timer_lag_seconds": set[str](),
     "kourou_recovery_seconds": set[str](),
     "kourou_namesrv_connected": {"namesrv"},
     "kourou_known_broker": {"broker"},

@@ -243,6 +243,12 @@ def log(board: Dashboard) -> None:
             unit=BYTES,
         ),
         graph(
+            "Delayed messages",
+            "Their time has not come. The lag: how late the last ones were, or the first one is that should be there.",
+            Query(f"sum by (node_id) (kourou_delayed_messages{{{OF}}})", "waiting {{node_id}}"),
+            Query(f"kourou_timer_lag_seconds{{{OF}}}", "lag {{node_id}}, s"),
+        ),
+        graph(
             "Not in a snapshot",
             "Age of the oldest record that a start would read again.",
             Query(f"kourou_snapshot_age_seconds{{{OF}}}", NAMED),

@@ -8,6 +8,7 @@ from kourou_broker.metrics.consumers import ConsumerMetrics
 from kourou_broker.metrics.messages import MessageMetrics
 from kourou_broker.metrics.node import NodeMetrics
 from kourou_broker.metrics.storage import StorageMetrics
+from kourou_broker.metrics.timers import TimerMetrics
 from kourou_broker.metrics.transactions import TransactionMetrics
 from kourou_broker.registration import NamesrvLink
 from kourou_broker.settings import BrokerSettings
@@ -30,6 +31,7 @@ def collectors(
     )
     return [
         MessageMetrics(core.state, core.traffic).collect,
+        TimerMetrics(core.state, core.firing).collect,
         TransactionMetrics(core.state, core.traffic).collect,
         ConsumerMetrics(core.backlogs, clock).collect,
         storage.collect,

@@ -1,5 +1,7 @@
 """What the broker says of itself."""
 
+from collections.abc import Iterator
+
 from kourou.protocol.kourou.broker.v1 import broker_pb2
 from kourou_broker.log.log import Log
 from kourou_broker.log.medium import Medium
@@ -50,9 +52,20 @@ class BrokerStatus:
             known_brokers=self._state.broker.known_brokers,
             stored_messages=self._traffic.stored,
             delivered_messages=self._traffic.delivered,
+            held_messages=self._held(),
         )
         described.MergeFrom(self._fixed)
         return described
+
+    def _held(self) -> Iterator[broker_pb2.HeldMessages]:
+        timers, half = self._state.timers, self._state.half_messages.by_topic
+        for topic in self._state.topics.values():
+            if topic.id in timers or topic.id in half:
+                yield broker_pb2.HeldMessages(
+                    topic=topic.name.resource(),
+                    delayed=len(timers.get(topic.id, ())),
+                    half=len(half.get(topic.id, ())),
+                )
 
     def offset_message_id(self, position: int, index: int) -> str:
         """`broker@position.index`, both in hexadecimal: names a stored message for good."""

@@ -47,6 +47,7 @@ class Shard:
         self.broker = broker
         self.permission = v2.READ_WRITE
         self.stored = 0
+        self.held: list[broker_pb2.HeldMessages] = []
         self.queues: list[broker_pb2.Queue] = []
         self.clients: list[broker_pb2.Client] = []
         self.steps: list[str] = []
@@ -55,7 +56,7 @@ class Shard:
             broker_rpc.DESCRIBE_QUEUES.path: lambda _: broker_pb2.DescribeQueuesResponse(status=OK, queues=self.queues),
             broker_rpc.LIST_CLIENTS.path: lambda _: broker_pb2.ListClientsResponse(status=OK, clients=self.clients),
             broker_rpc.DESCRIBE_BROKER.path: lambda _: broker_pb2.DescribeBrokerResponse(
-                status=OK, stored_messages=self.stored
+                status=OK, stored_messages=self.stored, held_messages=self.held
             ),
             broker_rpc.SET_PERMISSION.path: self._permit,
             broker_rpc.FORGET_BROKER.path: self._forget,
@@ -197,6 +198,32 @@ async def test_what_nobody_consumes_ends_a_drain_unless_it_is_forced() -> None:
     reports = await world.drain(force=True, keep_running=True)
     assert [entry.messages for entry in reports[-1].backlog] == [4]
     assert world.b.permission == v2.NONE
+
+
+@simulated
+async def test_messages_that_are_held_keep_a_broker_in_unless_it_is_forced() -> None:
+    world = World()
+    world.b.held.append(broker_pb2.HeldMessages(topic=v2.Resource(name="later"), delayed=3))
+    world.b.held.append(broker_pb2.HeldMessages(topic=v2.Resource(name="payments"), delayed=0, half=2))
+    with pytest.raises(
+        Refused, match=r"3 delayed messages of later, which .*; 2 messages of open transactions of payments"
+    ):
+        await world.drain()
+    assert world.b.permission == v2.READ
+    forced = await world.drain(force=True, keep_running=True)
+    assert [(entry.topic.name, entry.messages, entry.delayed, entry.half) for entry in forced[-1].backlog] == [
+        ("later", 3, 3, 0),
+        ("payments", 2, 0, 2),
+    ]
+    world = World()
+    world.b.held.append(broker_pb2.HeldMessages(topic=v2.Resource(name="later"), delayed=1))
+
+    def fall_due(report: DrainBrokerResponse) -> None:
+        if report.phase == DrainPhase.DRAIN_PHASE_CONSUMING:
+            world.b.held.clear()
+
+    reports = await world.drain(fall_due, keep_running=True)
+    assert reports[-1].phase == DrainPhase.DRAIN_PHASE_DONE, "they fell due in time"
 
 
 @simulated

@@ -8,9 +8,11 @@ import pytest
 import structlog
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou_broker.state import fold
 from kourou_service.recall_handle import RecallHandle
 from tests.unit.broker.alone import MIB, Broker, Message, ids, message, resource, simulated, until
+from tests.unit.broker.test_metrics import shown
 
 Code = definition_pb2.Code
 DELAY = definition_pb2.DELAY
@@ -484,6 +486,34 @@ async def test_a_start_from_the_older_snapshot_finds_the_carried_ones() -> None:
     await broker.crash()
     await asyncio.sleep(1100)
     assert await delivered(broker) == [f"m{number}" for number in range(10)]
+
+
+# Seen from outside
+
+
+@simulated
+async def test_what_the_broker_says_of_them() -> None:
+    broker = await started()
+    await send(broker, 5, 10, 15)
+    await broker.put_topic("idle", type=DELAY)
+    described = await broker.doors.call(broker_rpc.DESCRIBE_BROKER, broker_pb2.DescribeBrokerRequest(), {})
+    assert [(held.topic.name, held.delayed, held.half) for held in described.held_messages] == [("later", 3, 0)]
+    figures = await shown(broker)
+    assert figures("kourou_delayed_messages", topic="later") == 3
+    assert figures("kourou_delayed_messages", topic="idle") == 0
+    await asyncio.sleep(11)
+    figures = await shown(broker)
+    assert figures("kourou_delayed_messages", topic="later") == 1
+    assert 0 <= figures("kourou_timer_lag_seconds") < 0.1
+    broker.core.journal._max_waiting_bytes = 0  # type: ignore[attr-defined]
+    broker.shard.max_sync_s = 100
+    waiting = asyncio.ensure_future(broker.send(message()))
+    await asyncio.sleep(7)
+    assert 2 < (await shown(broker))("kourou_timer_lag_seconds") < 4
+    await waiting
+    await asyncio.sleep(100)
+    described = await broker.doors.call(broker_rpc.DESCRIBE_BROKER, broker_pb2.DescribeBrokerRequest(), {})
+    assert not described.held_messages
 
 
 # Recall

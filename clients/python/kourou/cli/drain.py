@@ -93,7 +93,7 @@ def _table(report: DrainBrokerResponse) -> RenderableType:
         table.add_column(column, justify="left" if column in ("topic", "group") else "right", overflow="fold")
     rows = _largest(report)
     for entry in rows[:_MAX_ROWS]:
-        group = shown(entry.group) if entry.HasField("group") else "-"
+        group = shown(entry.group) if entry.HasField("group") else _held(entry) or "-"
         style = "yellow" if not entry.members else None
         counts = (f"{entry.messages:,}", f"{entry.inflight:,}", str(entry.members))
         table.add_row(shown(entry.topic), group, *counts, style=style)
@@ -113,6 +113,14 @@ def _left(backlog: Sequence[DrainBacklog]) -> str:
 
 
 def _reader(entry: DrainBacklog) -> str:
+    if held := _held(entry):
+        return f"that are {held}"
     if not entry.HasField("group"):
         return "that no group ever read"
     return f"for {shown(entry.group)}" + ("" if entry.members else ", of which no member reads it")
+
+
+def _held(entry: DrainBacklog) -> str:
+    """Why no consumer can see these messages yet; empty if they can."""
+    reasons = ("delayed" if entry.delayed else "", "in open transactions" if entry.half else "")
+    return " or ".join(filter(None, reasons))

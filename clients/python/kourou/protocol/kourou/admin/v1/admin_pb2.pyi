@@ -329,18 +329,22 @@ class DrainBrokerResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., phase: _Optional[_Union[DrainPhase, str]] = ..., backlog: _Optional[_Iterable[_Union[DrainBacklog, _Mapping[str, _Any]]]] = ..., stored: _Optional[int] = ..., delivered: _Optional[int] = ...) -> None: ...
 
 class DrainBacklog(_message.Message):
-    __slots__ = ("topic", "group", "messages", "inflight", "members")
+    __slots__ = ("topic", "group", "messages", "inflight", "members", "delayed", "half")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     INFLIGHT_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    DELAYED_FIELD_NUMBER: _ClassVar[int]
+    HALF_FIELD_NUMBER: _ClassVar[int]
     topic: _definition_pb2.Resource
     group: _definition_pb2.Resource
     messages: int
     inflight: int
     members: int
-    def __init__(self, topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., group: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., messages: _Optional[int] = ..., inflight: _Optional[int] = ..., members: _Optional[int] = ...) -> None: ...
+    delayed: int
+    half: int
+    def __init__(self, topic: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., group: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., messages: _Optional[int] = ..., inflight: _Optional[int] = ..., members: _Optional[int] = ..., delayed: _Optional[int] = ..., half: _Optional[int] = ...) -> None: ...
 
 class ForgetBrokerRequest(_message.Message):
     __slots__ = ("broker",)
