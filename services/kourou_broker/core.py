@@ -34,6 +34,8 @@ from kourou_broker.operations.placement import Placement
 from kourou_broker.operations.places import Places
 from kourou_broker.operations.pull import Pulling
 from kourou_broker.operations.recall import Recalling
+from kourou_broker.operations.recent_sends import RecentSends
+from kourou_broker.operations.recovered_sends import RecoveredSends
 from kourou_broker.operations.retention import Retention
 from kourou_broker.operations.scrubbing import Scrubbing
 from kourou_broker.operations.search import Lookup, Search
@@ -90,9 +92,15 @@ class BrokerCore:
         for fault in faults:
             _logger.warning("a snapshot is passed over", fault=fault)
 
+        window_ms = int(settings.dedup_window_s * 1000)
+        recovered = RecoveredSends(
+            from_ms=began_ms - window_ms, max_ids=settings.dedup_max_ids, whole_log=position == 0, now_ms=began_ms
+        )
+
         def apply(frame: Frame) -> None:
             for section in frame.sections:
                 state.apply(section, section.position)
+            recovered.add(frame)
 
         self.medium = medium
         self.state = state
@@ -118,7 +126,8 @@ class BrokerCore:
         self._told_settings = ToldSettings(state, self.clients, self.journal)
         self.creation_times = CreationTimes()
         self.definitions = Definitions(state, self.journal, clock, auto_create_groups=settings.auto_create_groups)
-        self.sending = Sending(state, self.definitions, self.journal, clock)
+        self.recent_sends = _recent_sends(window_ms, settings.dedup_max_ids, recovered)
+        self.sending = Sending(state, self.definitions, self.journal, clock, self.traffic, self.recent_sends)
         placement = Placement(self.journal)
         self.sending.by_type[definition_pb2.FIFO] = placement.by_message_group
         self.sending.by_type[definition_pb2.PRIORITY] = placement.by_priority
@@ -296,6 +305,15 @@ def _progress_log(clock: Clock) -> Callable[[int, int], None]:
             _logger.info("reading the log", position=position, of=of)
 
     return on_progress
+
+
+def _recent_sends(window_ms: int, max_ids: int, recovered: RecoveredSends) -> RecentSends | None:
+    """None if a message that is sent again is to be stored again."""
+    if not window_ms or not max_ids:
+        return None
+    recent = RecentSends(window_ms=window_ms, max_ids=max_ids)
+    recovered.give(recent)
+    return recent
 
 
 def _log_options(settings: BrokerSettings) -> LogOptions:

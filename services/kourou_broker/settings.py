@@ -85,6 +85,19 @@ class BrokerSettings(TlsSettings):
         le=3650,
         description="The furthest delivery time of a delayed message, from its sending; later ones are refused. Days.",
     )
+    dedup_window_s: float = Field(
+        default=120,
+        ge=0,
+        le=3600,
+        description="A message that is sent again within so long is not stored a second time; 0: it is. Seconds.",
+    )
+    dedup_max_ids: int = Field(
+        default=100_000,
+        ge=0,
+        le=1_000_000,
+        description="Messages of which the ids are kept for that; with more the time is shorter. 0: none.",
+    )
+
     scrub_interval_s: float = Field(
         default=600, gt=0, description="How often one sealed segment is verified in the background, seconds."
     )

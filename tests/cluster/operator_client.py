@@ -8,6 +8,7 @@ from typing import Self, TypeVar
 from google.protobuf.message import Message as ProtobufMessage
 
 from kourou.errors import TopicNotFound
+from kourou.message_id import new_message_id
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.protocol.google.protobuf.duration_pb2 import Duration
@@ -125,7 +126,7 @@ class Operator:
         await self.ask(broker, broker_rpc.PUT_TOPIC, broker_pb2.PutTopicRequest(topic=definition))
         message = v2.Message(
             topic=v2.Resource(name=topic),
-            system_properties=v2.SystemProperties(message_id="0" * 32, message_type=v2.NORMAL),
+            system_properties=v2.SystemProperties(message_id=new_message_id(), message_type=v2.NORMAL),
             body=b"x",
         )
         await self.ask(broker, service_rpc.SEND_MESSAGE, service_pb2.SendMessageRequest(messages=[message]))

@@ -36,6 +36,7 @@ COUNTERS = {
     "kourou_acknowledged_messages_total": OWN,
     "kourou_redelivered_messages_total": OWN,
     "kourou_refused_sends_total": {"reason"},
+    "kourou_duplicate_sends_total": set[str](),
     "kourou_log_appended_bytes_total": set[str](),
     "kourou_log_frames_total": set[str](),
     "kourou_log_groups_total": set[str](),
@@ -44,6 +45,7 @@ COUNTERS = {
     "kourou_log_messages_total": {"level"},
 }
 GAUGES = {
+    "kourou_dedup_window_seconds": set[str](),
     "rocketmq_consumer_lag_messages": KIND,
     "rocketmq_consumer_ready_messages": KIND,
     "rocketmq_consumer_inflight_messages": KIND,

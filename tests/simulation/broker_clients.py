@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -91,9 +92,14 @@ class Producer:
     def __init__(self, world: World, name: str) -> None:
         self._world = world
         self._headers = {"x-mq-client-id": name}
+        self._sent: deque[tuple[int, list[Sent]]] = deque(maxlen=8)
+        """When (ms), and what: whether it is known or not what came of it."""
 
     async def step(self) -> None:
         world, rng = self._world, self._world.rng
+        if self._sent and rng.random() < 0.2:
+            await self._send_again(*rng.choice(self._sent))
+            return
         topic = rng.choice(list(world.topics))
         count = rng.choice((1, 1, 1, 2, 5))
         ids = [f"m{world.next_id + number}" for number in range(count)]
@@ -102,11 +108,23 @@ class Producer:
             Sent(id_, topic, rng.randbytes(rng.randint(1, world.max_body_bytes)), rng.choice(TAGS), ids) for id_ in ids
         ]
         sends = [messages]
+        self._sent.append((world.shard.clock.now_ms(), messages))
+        if rng.random() < 0.1:  # impatiently
+            sends.append(messages)
         if rng.random() < 0.3:  # several calls in one turn
             more = [Sent(f"n{world.next_id}", topic, b"alone", "a", [f"n{world.next_id}"])]
             world.next_id += 1
             sends.append(more)
         await asyncio.gather(*map(self._send, sends))
+
+    async def _send_again(self, sent_ms: int, messages: list[Sent]) -> None:
+        """With the same ids, which the broker knows: the ledger sees to it that no message has two places."""
+        core, now_ms = self._world.shard.core, self._world.shard.clock.now_ms()
+        if core is None or core.recent_sends is None:
+            raise BrokerDown
+        if now_ms - sent_ms < core.recent_sends.window_ms(now_ms):
+            self._world.ledger.counts["sent again"] += 1
+            await self._send(messages)
 
     async def _send(self, messages: list[Sent]) -> None:
         ledger = self._world.ledger

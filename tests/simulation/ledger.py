@@ -14,7 +14,7 @@ DEAD_LETTERS = "%DLQ%"
 
 
 class Place(NamedTuple):
-    """Messages are counted by it, not by their id: a client that sends again sends a second message."""
+    """Messages are counted by it. One that is sent again to a broker that knows its id stays where it is."""
 
     topic: str
     queue: int
@@ -121,9 +121,13 @@ class Ledger:
     # Sending
 
     def sending(self, messages: list[Sent]) -> dict[tuple[str, int], int]:
+        """Those that are sent again are where they were: only new ones have to come after what is there."""
+        ends = {} if messages[0].id in self.sent else dict(self.ends)
         for message in messages:
             self.sent[message.id] = message
-        return dict(self.ends)
+            if message.outcome == "refused":
+                message.outcome = "open"
+        return ends
 
     def stored(self, messages: list[Sent], offsets: list[int], queue: int, ends: dict[tuple[str, int], int]) -> None:
         assert offsets == list(range(offsets[0], offsets[0] + len(offsets))), "a batch is not in consecutive places"
@@ -137,7 +141,8 @@ class Ledger:
 
     def not_stored(self, messages: list[Sent], outcome: str) -> None:
         for message in messages:
-            message.outcome = outcome
+            if message.outcome != "stored":  # by an earlier call
+                message.outcome = outcome
 
     def _found(self, message: Sent, place: Place) -> None:
         there = self.at.setdefault(place, message.id)

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from kourou.errors import InvalidArgument
 
 STORED_KEY = "x-kourou-stored"
-"""Trailing metadata of SendMessage: "queue.position.index" of the first message, in decimal; the others follow it."""
+"""Trailing metadata of SendMessage: "queue.position.index" of the first message, in decimal; the others follow it, or
+each has its own, separated by commas, if they do not lie together."""
 
 _VERSION = "01"
 _EPOCH_S = 1_609_459_200  # 2021-01-01T00:00:00Z
@@ -90,19 +91,22 @@ class OffsetMessageId:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where the broker stored the first message of a request; the others have the next indexes."""
+    """Where the broker stored a message."""
 
     queue_id: int
     """-1: held back, in no queue yet."""
     position: int
     index: int
 
-    @classmethod
-    def of_trailing(cls, trailing: Mapping[str, str | bytes]) -> Stored | None:
-        """None from a broker that does not say, as RocketMQ's."""
-        match = _STORED.match(str(trailing.get(STORED_KEY, "")))
-        return cls(*map(int, match.groups())) if match else None
+    @staticmethod
+    def of_trailing(trailing: Mapping[str, str | bytes], count: int) -> list[Stored]:
+        """Of each of so many messages; empty from a broker that does not say, as RocketMQ's."""
+        matches = [_STORED.match(part) for part in str(trailing.get(STORED_KEY, "")).split(",")]
+        places = [Stored(*map(int, match.groups())) for match in matches if match is not None]
+        if len(places) == 1 == len(matches):
+            first = places[0]
+            return [Stored(first.queue_id, first.position, first.index + place) for place in range(count)]
+        return places if len(places) == len(matches) == count else []
 
-    def offset_message_id(self, broker: str, place: int) -> str:
-        """Of the message at this place in the request, from 0."""
-        return str(OffsetMessageId(broker, self.position, self.index + place))
+    def offset_message_id(self, broker: str) -> str:
+        return str(OffsetMessageId(broker, self.position, self.index))

@@ -106,23 +106,27 @@ class Outbox:
         if len(entries) != len(request.messages):
             text = f"{queue.broker} answered {len(request.messages)} messages with {len(entries)} results"
             raise ServerFailure(v2.INTERNAL_ERROR, text)
-        stored = Stored.of_trailing(reply.trailing)
-        queue_id = stored.queue_id if stored else queue.id
+        stored = Stored.of_trailing(reply.trailing, len(entries)) or [None] * len(entries)
         results = [
-            error_of_status(entry.status)
-            or SendResult(
-                message_id=entry.message_id,
-                offset_message_id=stored.offset_message_id(queue.broker, place) if stored else None,
-                topic=queue.topic,
-                broker=queue.broker,
-                queue_id=queue_id,
-                offset=entry.offset if queue_id >= 0 else -1,
-                recall_handle=entry.recall_handle or None,
-                transaction_id=entry.transaction_id or None,
-            )
-            for place, entry in enumerate(entries)
+            error_of_status(entry.status) or _result(entry, queue, where)
+            for entry, where in zip(entries, stored, strict=True)
         ]
         return list(_by_parcel(parcels, results))
+
+
+def _result(entry: service_pb2.SendResultEntry, asked: Queue, stored: Stored | None) -> SendResult:
+    """`asked`: the queue that the broker was asked for; `stored`: where the message is, if it says so."""
+    queue_id = asked.id if stored is None else stored.queue_id
+    return SendResult(
+        message_id=entry.message_id,
+        offset_message_id=None if stored is None else stored.offset_message_id(asked.broker),
+        topic=asked.topic,
+        broker=asked.broker,
+        queue_id=queue_id,
+        offset=entry.offset if queue_id >= 0 else -1,
+        recall_handle=entry.recall_handle or None,
+        transaction_id=entry.transaction_id or None,
+    )
 
 
 def _by_parcel(

@@ -37,9 +37,9 @@ class AsyncProducer:
     """Sends messages, on one event loop; any number of tasks may share it.
 
     What is sent while requests to the same broker are under way shares the next one, so tasks that send at the same
-    time are served in batches without a delay for any of them. A message may be stored twice when a broker breaks
-    before its answer and the retry goes to another one; its message id is the same both times. Messages of one message
-    group all go to one queue, in the order of the calls.
+    time are served in batches without a delay for any of them. A message that is tried again at the broker that has it
+    is not stored twice; it may be when that one breaks before its answer and the retry goes to another one, with the
+    same message id. Messages of one message group all go to one queue, in the order of the calls.
     """
 
     def __init__(

@@ -30,9 +30,9 @@ def collectors(
         recovery_ms=core.recovery_ms,
     )
     return [
-        MessageMetrics(core.state, core.traffic).collect,
         TimerMetrics(core.state, core.firing).collect,
         TransactionMetrics(core.state, core.traffic).collect,
+        MessageMetrics(core.state, core.traffic, core.recent_sends, clock).collect,
         ConsumerMetrics(core.backlogs, clock).collect,
         storage.collect,
         ClientMetrics(core.clients, core.deliveries, core.pulling).collect,

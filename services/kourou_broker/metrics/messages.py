@@ -14,10 +14,12 @@ from kourou_broker.metrics.table import (
     flag,
     group_labels,
 )
+from kourou_broker.operations.recent_sends import RecentSends
 from kourou_broker.operations.traffic import GroupTraffic, TopicTraffic, Traffic
 from kourou_broker.state import State
+from kourou_service.clock import Clock
 from kourou_service.metrics.calls import name_of
-from kourou_service.metrics.family import Family, counter, histogram
+from kourou_service.metrics.family import Family, counter, gauge, histogram
 
 _BY_TOPIC = ("topic", "message_type", "is_system")
 _COUNTS_IN: list[Column[TopicTraffic]] = [
@@ -79,9 +81,11 @@ _OUT: list[Column[GroupTraffic]] = [
 
 
 class MessageMetrics:
-    def __init__(self, state: State, traffic: Traffic) -> None:
+    def __init__(self, state: State, traffic: Traffic, recent_sends: RecentSends | None, clock: Clock) -> None:
         self._state = state
         self._traffic = traffic
+        self._recent_sends = recent_sends
+        self._clock = clock
 
     async def collect(self) -> list[Family]:
         refused = {(name_of(code),): count for code, count in self._traffic.refused_sends.items()}
@@ -90,6 +94,16 @@ class MessageMetrics:
             *await families(_SIZES, (row for row in self._topics() if row[1].messages)),
             *await families(_OUT, self._groups()),
             counter("kourou_refused_sends_total", "Calls of SendMessage refused, by the code.", refused, ["reason"]),
+            counter(
+                "kourou_duplicate_sends_total",
+                "Messages sent again and not stored again: the sender was told what came of the first.",
+                self._traffic.duplicate_sends,
+            ),
+            gauge(
+                "kourou_dedup_window_seconds",
+                "How old a message may be for one sent again with its id to be taken for the same.",
+                0 if self._recent_sends is None else self._recent_sends.window_ms(self._clock.now_ms()) / 1000,
+            ),
         ]
 
     def _topics(self) -> Iterator[tuple[Labels, TopicTraffic]]:

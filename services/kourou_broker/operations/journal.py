@@ -42,6 +42,8 @@ class Stored(NamedTuple):
     """One for each message, if they are delayed."""
     transaction_id: str = ""
     """Of a half message."""
+    each: "tuple[Stored, ...]" = ()
+    """One for each message, if they do not lie together: some were sent before."""
 
 
 OnStored = Callable[[Stored | Refused], None]

@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.definitions import Definitions, can_write
+from kourou_broker.operations.gathered_places import GatheredPlaces
 from kourou_broker.operations.journal import Journal, OnStored
 from kourou_broker.operations.message import stored_form, type_name
+from kourou_broker.operations.recent_sends import RecentSends
+from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Topic
 from kourou_service.clock import Clock
@@ -19,34 +22,109 @@ Store = Callable[[Topic, Sequence[definition_pb2.Message], int, OnStored], None]
 
 
 class Sending:
-    def __init__(self, state: State, definitions: Definitions, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self,
+        state: State,
+        definitions: Definitions,
+        journal: Journal,
+        clock: Clock,
+        traffic: Traffic,
+        recent: RecentSends | None,
+    ) -> None:
+        """recent: None stores a message that is sent again a second time."""
         self._state = state
         self._definitions = definitions
         self._journal = journal
         self._clock = clock
+        self._traffic = traffic
+        self._recent = recent
         self.refused_reason = ""
         """Why this broker takes no messages although its permission allows it; empty when it does."""
-        self.by_type: dict[int, Store] = {}
-        """How messages of topics other than NORMAL ones are stored."""
+        self.by_type: dict[int, Store] = {definition_pb2.NORMAL: self._store_normal}
+        """How messages of topics are stored."""
 
-    def send(self, messages: Sequence[definition_pb2.Message], on_stored: OnStored) -> None:
-        """on_stored is called when all are durable. Raises Refused, and then none is stored. Uses the messages up."""
+    def send(
+        self,
+        messages: Sequence[definition_pb2.Message],
+        on_stored: OnStored,
+        message_ids: Sequence[str] | None = None,
+    ) -> None:
+        """on_stored is called when all are durable. Raises Refused, and then none is stored. Uses the messages up.
+
+        message_ids: those of the messages, from who has them anyway. Which of them were sent before are not stored
+        again: what came of them then, or will, is the outcome.
+        """
         if not messages:
             raise Refused(definition_pb2.BAD_REQUEST, "the request holds no message")
         if len(messages) > MAX_MESSAGES:
             raise Refused(definition_pb2.PAYLOAD_TOO_LARGE, f"over {MAX_MESSAGES} messages in one request")
         resource = messages[0].topic
         topic = self._definitions.topic(resource)
-        self._check_writable(topic)
         if any(message.topic != resource for message in messages):
             raise Refused(definition_pb2.BAD_REQUEST, "the messages of one request must have one topic")
         now_ms = self._clock.now_ms()
-        if topic.type != definition_pb2.NORMAL:
-            store = self.by_type.get(topic.type)
-            if store is None:
-                raise Refused(definition_pb2.UNSUPPORTED, f"{type_name(topic.type)} topics are not supported yet")
-            store(topic, messages, now_ms, on_stored)
+        if self._recent is None:
+            self._store(topic, messages, now_ms, on_stored)
             return
+        if message_ids is None:
+            message_ids = [message.system_properties.message_id for message in messages]
+        if self._recent.knows_any(topic.id, message_ids):
+            self._store_rest(self._recent, topic, messages, message_ids, now_ms, on_stored)
+        else:
+            self._store_new(self._recent, topic, messages, message_ids, now_ms, on_stored)
+
+    def _store_new(
+        self,
+        recent: RecentSends,
+        topic: Topic,
+        messages: Sequence[definition_pb2.Message],
+        message_ids: Sequence[str],
+        now_ms: int,
+        on_stored: OnStored,
+    ) -> None:
+        sent = recent.begin(topic.id, message_ids, now_ms, on_stored)
+        try:
+            self._store(topic, messages, now_ms, sent.stored)
+        except BaseException:
+            sent.forget()
+            raise
+
+    def _store_rest(
+        self,
+        recent: RecentSends,
+        topic: Topic,
+        messages: Sequence[definition_pb2.Message],
+        message_ids: Sequence[str],
+        now_ms: int,
+        on_stored: OnStored,
+    ) -> None:
+        """Stores those that are not known, and tells of each where it is."""
+        found = [recent.find(topic.id, message_id, now_ms) for message_id in message_ids]
+        new: dict[str, list[int]] = {}
+        for place, (message_id, known) in enumerate(zip(message_ids, found, strict=True)):
+            if known is None:
+                new.setdefault(message_id, []).append(place)
+        gathered = GatheredPlaces(len(messages), on_stored)
+        if new:
+            firsts = [messages[places[0]] for places in new.values()]
+            self._store_new(recent, topic, firsts, list(new), now_ms, gathered.takes_all([*new.values()]))
+        self._traffic.duplicate_sends += len(messages) - len(new)
+        for place, known in enumerate(found):
+            if known is not None:
+                known.tell(gathered.takes(known.which, place))
+
+    def _store(
+        self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored
+    ) -> None:
+        self._check_writable(topic)
+        store = self.by_type.get(topic.type)
+        if store is None:
+            raise Refused(definition_pb2.UNSUPPORTED, f"{type_name(topic.type)} topics are not supported yet")
+        store(topic, messages, now_ms, on_stored)
+
+    def _store_normal(
+        self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored
+    ) -> None:
         parts = [stored_form(message, now_ms) for message in messages]
         self._journal.store(
             topic, definition_pb2.NORMAL, [part.row for part in parts], [part.body for part in parts], on_stored

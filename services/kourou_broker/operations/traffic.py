@@ -65,6 +65,8 @@ class Traffic:
         """Calls by the code that they were refused with."""
         self.transaction_ends: Counter[tuple[int, int]] = Counter()
         """By topic id and Resolution."""
+        self.duplicate_sends = 0
+        """Messages that were sent before, and so were not stored again."""
         self.topics: dict[int, TopicTraffic] = {}
         """By topic id."""
         self.groups: dict[tuple[int, int], GroupTraffic] = {}

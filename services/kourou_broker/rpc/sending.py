@@ -10,12 +10,15 @@ from kourou_broker.operations.journal import Stored
 from kourou_broker.operations.send import Sending
 from kourou_broker.operations.traffic import Traffic
 from kourou_service.door import OK, client_id, parse, refusal
-from kourou_service.engine import AbortCall, Engine, UnaryCall
+from kourou_service.engine import AbortCall, Engine, Metadata, UnaryCall
 from kourou_service.metrics.calls import Meter
 from kourou_service.refusal import Refused
 
 STORED_HEADER = "x-kourou-stored"
-"""Trailing metadata: `queue.position.place` of the first entry; each further one has the next place and offset."""
+"""Trailing metadata: `queue.position.place` of the first entry; each further one has the next place and offset. If
+they do not lie together, each has its own, separated by commas."""
+_MAX_PLACES = 128
+"""Metadata must stay small: for more messages that do not lie together it is left out."""
 PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
 
 _KEPT_UP_TO = 64
@@ -47,6 +50,20 @@ class _Responses:
         ]
         return service_pb2.SendMessageResponse(status=OK, entries=entries).SerializeToString()
 
+    def encode_each(self, message_ids: Sequence[str], places: Sequence[Stored]) -> bytes:
+        """Of messages that do not lie together."""
+        entries = [
+            service_pb2.SendResultEntry(
+                status=OK,
+                message_id=message_id,
+                offset=max(where.base, 0),
+                recall_handle="".join(where.recall_handles),
+                transaction_id=where.transaction_id,
+            )
+            for message_id, where in zip(message_ids, places, strict=True)
+        ]
+        return service_pb2.SendMessageResponse(status=OK, entries=entries).SerializeToString()
+
     def _make(self, count: int) -> _Response:
         response = service_pb2.SendMessageResponse(status=OK)
         made = response, [response.entries.add(status=OK) for _ in range(count)]
@@ -73,11 +90,13 @@ class _Send:
         if isinstance(where, Refused):
             self.refuse(where)
             return
-        if where.recall_handles or where.transaction_id:
-            response = self._responses.encode_held(self.message_ids, where)
+        if where.each:
+            response, trailing = self._responses.encode_each(self.message_ids, where.each), _trailing(where.each)
+        elif where.recall_handles or where.transaction_id:
+            response, trailing = self._responses.encode_held(self.message_ids, where), _trailing((where,))
         else:
             response = self._responses.encode(self.message_ids, where.base)
-        trailing = ((STORED_HEADER, f"{where.queue}.{where.position}.{where.place}"),)
+            trailing = ((STORED_HEADER, f"{where.queue}.{where.position}.{where.place}"),)
         self._call.reply(response, trailing)
         self._meter.done(self._started, definition_pb2.OK, self.followed)
 
@@ -91,6 +110,12 @@ class _Send:
     def abort(self, problem: AbortCall) -> None:
         self._call.fail(problem.code, problem.details)
         self._meter.done(self._started, problem.code, self.followed)
+
+
+def _trailing(places: Sequence[Stored]) -> Metadata:
+    if len(places) > _MAX_PLACES:
+        return ()
+    return ((STORED_HEADER, ",".join(f"{where.queue}.{where.position}.{where.place}" for where in places)),)
 
 
 class SendingDoor:
@@ -114,7 +139,7 @@ class SendingDoor:
             metadata = call.metadata
             self._clients.touch(client_id(call), call, str(metadata.get(PRODUCER_GROUP_HEADER, "")))
             waiting.message_ids = [message.system_properties.message_id for message in messages]
-            self._sending.send(messages, waiting.stored)
+            self._sending.send(messages, waiting.stored, waiting.message_ids)
         except AbortCall as problem:
             waiting.abort(problem)
         except Exception as problem:

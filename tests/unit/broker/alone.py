@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ParamSpec
@@ -36,7 +37,14 @@ def resource(name: str) -> definition_pb2.Resource:
     return definition_pb2.Resource(name=name)
 
 
-def message(body: bytes = b"body", id_: str = "id", topic: str = "orders", tag: str = "", **system: Any) -> Message:
+_numbers = itertools.count(1)
+
+
+def message(
+    body: bytes = b"body", id_: str | None = None, topic: str = "orders", tag: str = "", **system: Any
+) -> Message:
+    """With an id of its own unless told otherwise: a broker takes a second one with the same id for the first again."""
+    id_ = f"id-{next(_numbers)}" if id_ is None else id_
     return Message(
         topic=resource(topic),
         body=body,

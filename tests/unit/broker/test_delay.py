@@ -206,7 +206,7 @@ async def test_many_at_once_leave_others_their_turn() -> None:
     slices = 0
     while pending(broker):
         before = pending(broker)
-        await broker.send_ids("between")
+        await broker.send(message())
         slices += before != pending(broker)
     assert slices > 20, "they fired in a few long turns"
     assert (await broker.query_offset(definition_pb2.END, topic="later")).offset == 20_000

@@ -262,7 +262,7 @@ async def test_groups_that_were_deleted_are_still_named() -> None:
 
 @simulated
 async def test_an_id_that_was_stored_twice_has_two_stories() -> None:
-    broker = await Broker.started(queues=2)
+    broker = await Broker.started(queues=2, dedup_window_s=0)
     await broker.send_ids("one")
     await broker.send_ids("one")
     stories = (await explain(broker, "one")).stories

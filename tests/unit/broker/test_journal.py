@@ -83,7 +83,7 @@ async def test_each_call_of_a_turn_hears_where_its_messages_are() -> None:
     broker = await Broker.started()
     stored: list[Stored | Refused] = []
     for number in (1, 3, 2):
-        broker.core.sending.send([message(id_=f"{number}") for _ in range(number)], stored.append)
+        broker.core.sending.send([message() for _ in range(number)], stored.append)
     await broker.core.journal.durable()
     assert [(one.queue, one.base, one.place) for one in stored if isinstance(one, Stored)] == [
         (0, 0, 0),

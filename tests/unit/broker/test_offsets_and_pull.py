@@ -138,9 +138,9 @@ async def test_sends_of_one_turn_share_a_queue_and_batches_stay_together() -> No
     broker = await Broker.started(queues=3)
     for _ in range(5):
         answers = await asyncio.gather(
-            broker.send(message(id_="a"), message(id_="b")),
-            broker.send(message(id_="c")),
-            broker.send(message(id_="d")),
+            broker.send(message(), message()),
+            broker.send(message()),
+            broker.send(message()),
         )
         offsets = [entry.offset for answer in answers for entry in answer.entries]
         assert offsets == list(range(offsets[0], offsets[0] + 4))

@@ -75,8 +75,8 @@ async def test_members_of_a_group_compete_for_all_levels() -> None:
     assert ids(await broker.receive(client="member-2", **fields)) == ["p0"]
     waiting = asyncio.ensure_future(broker.receive(client="member-1", wait_s=20, **fields))
     await asyncio.sleep(1)
-    await send(broker, 1)
-    assert ids(await waiting) == ["p1"]
+    await broker.send(urgent(1, "late"))
+    assert ids(await waiting) == ["late"]
 
 
 @pytest.mark.parametrize("how", ["restart", "crash"])

@@ -447,8 +447,8 @@ async def test_it_outlives_the_segment_it_came_in_again_and_again() -> None:
     await until(lambda: len(_asked(stream)) == 4)
     for _ in range(3):
         for _ in range(3):
-            for number in range(50):
-                await broker.send(message(bytes(1000), f"m{number}"))
+            for _ in range(50):
+                await broker.send(message(bytes(1000)))
             await broker.shard.process.start(broker.core.check_retention())
         dropped, origin = origin, broker.core.log.next_position
         assert broker.core.log.first_position > dropped

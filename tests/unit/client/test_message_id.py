@@ -65,9 +65,12 @@ def test_offset_message_id_layout():
 
 
 def test_where_a_request_was_stored():
-    stored = Stored.of_trailing({STORED_KEY: "3.8000.5"})
-    assert stored == Stored(queue_id=3, position=8000, index=5)
-    assert stored is not None
-    assert stored.offset_message_id("broker-a", 2) == "broker-a@1f40.7"
-    for wrong in ({}, {STORED_KEY: ""}, {STORED_KEY: "1.2"}, {STORED_KEY: "a.b.c"}):
-        assert Stored.of_trailing(wrong) is None
+    places = Stored.of_trailing({STORED_KEY: "3.8000.5"}, 3)
+    assert places[0] == Stored(queue_id=3, position=8000, index=5)
+    assert [place.offset_message_id("broker-a") for place in places] == [
+        f"broker-a@1f40.{index}" for index in (5, 6, 7)
+    ]
+    apart = Stored.of_trailing({STORED_KEY: "3.8000.5,-1.16.0"}, 2)
+    assert apart == [Stored(3, 8000, 5), Stored(-1, 16, 0)]
+    for wrong in ({}, {STORED_KEY: ""}, {STORED_KEY: "1.2"}, {STORED_KEY: "a.b.c"}, {STORED_KEY: "1.2.3,4.5.6"}):
+        assert Stored.of_trailing(wrong, 3) == []
