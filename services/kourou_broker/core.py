@@ -28,6 +28,7 @@ from kourou_broker.operations.held_carrying import HeldCarrying
 from kourou_broker.operations.indexing import Indexing
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.lending import Context, LeaseNumbers
+from kourou_broker.operations.lite_subscriptions import LiteSubscriptions
 from kourou_broker.operations.lite_topics import LiteStore
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.placement import Placement
@@ -165,6 +166,9 @@ class BrokerCore:
         self.assignments = Assignments(self.clients, settings.name)
         times = InvisibleTimes(default_ms=settings.invisible_time_ms)
         self.deliveries = Deliveries(context, self.assignments, times)
+        self.lite_subscriptions = LiteSubscriptions(
+            state, self.journal, self.clients, self.deliveries.to_lite_group, self.deliveries.to_lite_groups
+        )
         self.backlogs = Backlogs(
             state, self.deliveries, StoreTimes(self.log, reader), clock, max_pending=settings.max_pending_messages
         )
@@ -209,6 +213,7 @@ class BrokerCore:
             self.scrubbing.run(),
             self.indexing.run(),
             self.lite_store.run(),
+            self.lite_subscriptions.run(),
             self._transaction_checks.run(),
             self.firing.run(),
         )
@@ -261,6 +266,7 @@ class BrokerCore:
             self.pulling.on_messages(topic_id)
 
         self.journal.on_messages = on_messages
+        self.lite_store.on_messages = self.deliveries.on_lite_messages
         self.journal.on_settled = self.deliveries.settled
         self.held_carrying.sources.append(self.transactions.held_below)
         self.transactions.on_begun = self._transaction_checks.watch

@@ -28,6 +28,7 @@ from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.explaining import ExplainingDoor
 from kourou_broker.rpc.leaving import LeavingDoor
+from kourou_broker.rpc.lite import LiteDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
 from kourou_broker.rpc.recalling import RecallingDoor
@@ -36,7 +37,6 @@ from kourou_broker.rpc.routing import RoutingDoor
 from kourou_broker.rpc.sending import SendingDoor
 from kourou_broker.rpc.settling import SettlingDoor
 from kourou_broker.rpc.status import BrokerStatus
-from kourou_broker.rpc.unsupported import open_unsupported
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state.history_search import Histories
 from kourou_service.clock import Clock, SystemClock
@@ -195,6 +195,7 @@ class Broker:
         reached_by = settings.forward_listener or settings.fallback_listener
         forwarder = Forwarder(self._transport, membership.routes, reached_by, settings.name)
         RecallingDoor(core.definitions, core.clients, core.recalling, forwarder.recall, settings.name).open(engine)
+        LiteDoor(core.definitions, core.clients, core.lite_subscriptions, core.journal).open(engine)
         OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
         RoutingDoor(
             names=ListenerNames(self.listeners, settings.fallback_listener),
@@ -219,7 +220,6 @@ class Broker:
         ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
         BackingUpDoor(core.backups).open(engine)
         LeavingDoor(membership, core.state, core.journal, self._on_stop).open(engine)
-        open_unsupported(engine)
         self._health = serve_health(engine, _SERVICES)
         self._stack.callback(self._health.close)
         serve_reflection(engine, _SERVICES)

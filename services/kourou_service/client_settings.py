@@ -6,10 +6,11 @@ What each official client understands of a retry policy differs, so its answer f
 import math
 from dataclasses import dataclass
 
-from kourou.limits import MAX_BODY_BYTES
+from kourou.limits import MAX_BODY_BYTES, MAX_LITE_TOPIC_CHARS
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2
 from kourou.protocol.google.protobuf import duration_pb2
+from kourou_service.lite_rules import DEFAULT_SUBSCRIPTION_QUOTA, LITE_CONSUMERS
 
 RECEIVE_BATCH_SIZE = 32
 LONG_POLLING_TIMEOUT_S = 20
@@ -29,6 +30,7 @@ class GroupFacts:
 
     retry: v2.RetryPolicy
     fifo: bool = False
+    lite_subscription_quota: int = DEFAULT_SUBSCRIPTION_QUOTA
 
 
 def default_retry(max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> v2.RetryPolicy:
@@ -52,6 +54,9 @@ def settings_answer(asked: v2.Settings, group: GroupFacts | None = None) -> serv
         settings.subscription.fifo = facts.fifo
         settings.subscription.receive_batch_size = RECEIVE_BATCH_SIZE
         settings.subscription.long_polling_timeout.seconds = LONG_POLLING_TIMEOUT_S
+        if settings.client_type in LITE_CONSUMERS:  # some clients take no names before they have been told
+            settings.subscription.lite_subscription_quota = facts.lite_subscription_quota
+            settings.subscription.max_lite_topic_size = MAX_LITE_TOPIC_CHARS
         settings.backoff_policy.CopyFrom(retry_for(asked.user_agent.language, facts.retry))
     return service_pb2.TelemetryCommand(status=v2.Status(code=v2.OK, message="OK"), settings=settings)
 

@@ -5,6 +5,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_service.refusal import Refused
 
+LITE_CONSUMERS = frozenset((definition_pb2.LITE_PUSH_CONSUMER, definition_pb2.LITE_SIMPLE_CONSUMER))
 DEFAULT_SUBSCRIPTION_QUOTA = 2000
 """Lite topics that one client may subscribe to."""
 MAX_SUBSCRIPTION_QUOTA = 20_000

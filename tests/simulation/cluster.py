@@ -20,6 +20,7 @@ from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.explaining import ExplainingDoor
+from kourou_broker.rpc.lite import LiteDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
 from kourou_broker.rpc.recalling import RecallingDoor
@@ -28,7 +29,6 @@ from kourou_broker.rpc.routing import RoutingDoor
 from kourou_broker.rpc.sending import SendingDoor
 from kourou_broker.rpc.settling import SettlingDoor
 from kourou_broker.rpc.status import BrokerStatus
-from kourou_broker.rpc.unsupported import open_unsupported
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import State, fold, timers
 from kourou_broker.state.definitions import Name, Topic
@@ -244,6 +244,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
     SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
     EndingDoor(core.definitions, core.clients, core.transactions).open(engine)
     RecallingDoor(core.definitions, core.clients, core.recalling, _nobody_else, settings.name).open(engine)
+    LiteDoor(core.definitions, core.clients, core.lite_subscriptions, core.journal).open(engine)
     OffsetsDoor(core.definitions, core.clients, core.offsets, core.deliveries, core.journal).open(engine)
     RoutingDoor(
         names=ListenerNames(settings.listeners, settings.fallback_listener),
@@ -267,7 +268,6 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
     ).open(engine)
     ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
     BackingUpDoor(core.backups).open(engine)
-    open_unsupported(engine)
 
 
 def topic_definition(name: str, queues: int = 1, version: int = 1, **fields: Any) -> record_pb2.Topic:

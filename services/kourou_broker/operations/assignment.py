@@ -49,9 +49,11 @@ class Assignments:
         """By the group's setting, or because a simple consumer is in it: it asks all queues alike.
 
         The queues of a PRIORITY topic are levels: whoever had only low ones would work while urgent messages wait.
+        What the members of a lite group read is no matter of queues.
         """
         return (
             topic.type == definition_pb2.PRIORITY
+            or group.lite_topic is not None
             or group.definition.assignment == record_pb2.ASSIGNMENT_SHARED
             or self._clients.has_simple_consumer(group.name)
         )

@@ -8,6 +8,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations.errors import group_not_found, topic_not_found
 from kourou_broker.operations.journal import Journal
+from kourou_broker.operations.lite_groups import lite_topics_of
 from kourou_broker.state import State, records
 from kourou_broker.state.definitions import Group, Name, Topic, name_of
 from kourou_service.client_settings import DEFAULT_MAX_ATTEMPTS, default_retry
@@ -42,10 +43,22 @@ class Definitions:
 
     def group(self, resource: definition_pb2.Resource) -> Group:
         """The consumer group that a request names, made now if that is the setting. Raises Refused."""
-        name = Name(resource.resource_namespace, resource.name)
-        group = self._state.groups.get(name)
-        if group is not None:
-            return group
+        return self._known_group(resource) or self._make_group(resource, None)
+
+    def lite_group(self, resource: definition_pb2.Resource, topic: definition_pb2.Resource) -> Group:
+        """The same for a lite consumer, which reads that topic: a group that is made now is bound to it."""
+        known = self._known_group(resource)
+        if known is not None:
+            return known
+        if self._auto_create_groups:
+            lite_topics_of(self.topic(topic))
+        return self._make_group(resource, record_pb2.LiteGroup(topic=topic))
+
+    def _known_group(self, resource: definition_pb2.Resource) -> Group | None:
+        return self._state.groups.get(Name(resource.resource_namespace, resource.name))
+
+    def _make_group(self, resource: definition_pb2.Resource, lite: record_pb2.LiteGroup | None) -> Group:
+        name = name_of(resource)
         if fault := group_fault(name.name) or namespace_fault(name.namespace):
             raise Refused(definition_pb2.ILLEGAL_CONSUMER_GROUP, fault)
         if not self._auto_create_groups:
@@ -56,6 +69,7 @@ class Definitions:
                 order=record_pb2.ORDER_CONCURRENT,
                 assignment=record_pb2.ASSIGNMENT_EXCLUSIVE,
                 retry=default_retry(),
+                lite=lite,
                 version=self._version_after(self._state.group_tombstones.get(name)),
             )
         )
@@ -145,6 +159,10 @@ class Definitions:
         definition.assignment = definition.assignment or record_pb2.ASSIGNMENT_EXCLUSIVE
         definition.start = definition.start or record_pb2.START_FIRST
         check_group(definition)
+        if known is not None and known.lite_topic != (
+            name_of(definition.lite.topic) if definition.HasField("lite") else None
+        ):
+            raise Refused(definition_pb2.BAD_REQUEST, f"group {known.name} reads other lite topics, or none: for good")
         if known is None and len(self._state.groups) >= MAX_GROUPS:
             raise Refused(definition_pb2.TOO_MANY_REQUESTS, f"the broker holds {MAX_GROUPS} groups, its limit")
 

@@ -10,6 +10,7 @@ from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.clients import Client
 from kourou_broker.operations.due_leases import before_deadline
 from kourou_broker.operations.lending import Context
+from kourou_broker.operations.lite_delivery import LiteSubscription
 from kourou_broker.operations.poll import Delivery, Poll
 from kourou_broker.operations.subscription import Subscription
 from kourou_broker.state import Fate
@@ -130,6 +131,22 @@ class Deliveries:
         self._wake(topic.id, group.id)
         await self._context.journal.durable()
 
+    def to_lite_group(self, group: Group) -> LiteSubscription:
+        """The delivery to a lite group, whose topic must be there."""
+        assert group.lite_topic is not None
+        subscription = self._subscription(group, self._context.state.topics[group.lite_topic])
+        assert isinstance(subscription, LiteSubscription)
+        return subscription
+
+    def to_lite_groups(self) -> list[LiteSubscription]:
+        return [subscription for subscription in self._all() if isinstance(subscription, LiteSubscription)]
+
+    def on_lite_messages(self, topic: Topic, name: str) -> None:
+        """New messages of the lite topic can be delivered."""
+        for subscription in self._by_topic.get(topic.id, {}).values():
+            if isinstance(subscription, LiteSubscription):
+                subscription.has_messages(name)
+
     def members_changed(self, name: Name) -> None:
         """The group's members or their subscriptions changed: polls of queues that moved end with this turn.
 
@@ -248,7 +265,8 @@ class Deliveries:
         groups = self._by_topic.setdefault(topic.id, {})
         subscription = groups.get(group.id)
         if subscription is None:
-            subscription = groups[group.id] = Subscription(self._context, group, topic)
+            kind = Subscription if group.lite_topic is None else LiteSubscription
+            subscription = groups[group.id] = kind(self._context, group, topic)
             self._by_group.setdefault(group.id, {})[topic.id] = subscription
         return subscription
 

@@ -9,6 +9,7 @@ from kourou.names import lite_topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations.journal import Journal, OnStored, Stored
+from kourou_broker.operations.lite_groups import lite_topics_of
 from kourou_broker.operations.message import stored_form
 from kourou_broker.operations.section_reader import SectionReader
 from kourou_broker.operations.slices import in_slices
@@ -120,10 +121,3 @@ class LiteStore:
 def check_name(name: str) -> None:
     if fault := lite_topic_fault(name):
         raise Refused(definition_pb2.ILLEGAL_LITE_TOPIC, fault)
-
-
-def lite_topics_of(topic: Topic) -> LiteTopics:
-    """Raises Refused for a topic of another type."""
-    if topic.lite is None:
-        raise Refused(definition_pb2.ILLEGAL_TOPIC, f"topic {topic.name} is not of type LITE: it has no lite topics")
-    return topic.lite

@@ -29,7 +29,7 @@ class Subscription:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._polls: list[Poll] = []
-        self.due = DueLeases(context.may_live, context.numbers.incarnation)
+        self.due = self._new_due()
         self._attempts = Attempts(self._holds)
         self._traffic = context.traffic.of_group(group.id, topic.id)
         self._next_queue = 0
@@ -122,7 +122,7 @@ class Subscription:
         try:
             while self._woken:
                 self._woken = False
-                for poll in list(self._polls):
+                for poll in self._to_serve():
                     if poll.answer.done():
                         self.leave(poll)
                         continue
@@ -136,8 +136,8 @@ class Subscription:
                         else:
                             self._count(deliveries)
                         poll.end(deliveries)
-                    elif poll.queue is None and poll.filter.all:
-                        break  # where it finds nothing, nobody does
+                    elif self._has_nothing_else(poll):
+                        break
         except Exception:
             _logger.exception("delivery to a group failed", group=str(self.group.name), topic=str(self.topic.name))
             self.end_polls(lambda poll: poll.expired)
@@ -175,17 +175,25 @@ class Subscription:
             return again
         batch = Batch(poll.batch_size)
         for queue in self._candidates(poll):
-            if batch.full or poll.answer.done():
-                break
             try:
                 await self._lending.take(queue, poll, batch)
             except Exception:  # it must hold up neither the other queues nor what was lent already
                 name = f"{self.topic.name}/{queue.id}"
                 _logger.exception("a queue cannot be read", queue=name, group=str(self.group.name))
+            if batch.full or poll.answer.done():
+                break
         self._attempts.remember(poll.attempt_id, batch.deliveries)
         return batch.deliveries
 
-    def _candidates(self, poll: Poll) -> Sequence[Queue]:
+    def _to_serve(self) -> list[Poll]:
+        """The polls for which there may be something."""
+        return list(self._polls)
+
+    def _has_nothing_else(self, poll: Poll) -> bool:
+        """Where this poll has found nothing, nobody does."""
+        return poll.queue is None and poll.filter.all
+
+    def _candidates(self, poll: Poll) -> Iterable[Queue]:
         queues = self.topic.queues
         if poll.queue is not None:
             return queues[poll.queue : poll.queue + 1]
@@ -214,6 +222,9 @@ class Subscription:
             again += await self._lending.lend_again(self.topic.queue(queue_id), poll, lease)
         self._attempts.remember(poll.attempt_id, again)
         return again
+
+    def _new_due(self) -> DueLeases:
+        return DueLeases(self._context.may_live, self._context.numbers.incarnation)
 
     def _new_lending(self) -> Lending:
         kind = LendingInOrder if self._in_order else Lending

@@ -10,6 +10,7 @@ from kourou_broker.operations.slices import in_slices
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Group, Name
 from kourou_service.client_settings import GroupFacts, settings_answer
+from kourou_service.lite_rules import subscription_quota
 
 
 def answer(settings: definition_pb2.Settings, group: Group | None) -> service_pb2.TelemetryCommand:
@@ -17,7 +18,12 @@ def answer(settings: definition_pb2.Settings, group: Group | None) -> service_pb
     if group is None:
         return settings_answer(settings)
     definition = group.definition
-    return settings_answer(settings, GroupFacts(definition.retry, fifo=definition.order == record_pb2.ORDER_FIFO))
+    facts = GroupFacts(
+        definition.retry,
+        fifo=definition.order == record_pb2.ORDER_FIFO,
+        lite_subscription_quota=subscription_quota(definition.lite),
+    )
+    return settings_answer(settings, facts)
 
 
 class ToldSettings:

@@ -7,10 +7,12 @@ from kourou_broker.operations import told_settings
 from kourou_broker.operations.clients import MAX_SUBSCRIPTIONS, Client, Clients
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.filters import compile_filter
+from kourou_broker.operations.lite_groups import check_member
 from kourou_broker.rpc.sending import PRODUCER_GROUP_HEADER
-from kourou_broker.state.definitions import name_of
+from kourou_broker.state.definitions import Group, name_of
 from kourou_service.door import OK, client_id, parse, serve_unary, status
 from kourou_service.engine import AbortCall, Call, Engine, StatusCode, StreamCall
+from kourou_service.lite_rules import LITE_CONSUMERS
 from kourou_service.refusal import Refused
 
 _CONSUMERS = frozenset(
@@ -18,9 +20,9 @@ _CONSUMERS = frozenset(
         definition_pb2.PUSH_CONSUMER,
         definition_pb2.SIMPLE_CONSUMER,
         definition_pb2.PULL_CONSUMER,
+        *LITE_CONSUMERS,
     )
 )
-_LITE = frozenset((definition_pb2.LITE_PUSH_CONSUMER, definition_pb2.LITE_SIMPLE_CONSUMER))
 _MAX_UNSENT = 1024
 _MAX_UNSENT_BYTES = 16 * 1024 * 1024
 _KNOWN = _CONSUMERS | {definition_pb2.PRODUCER}
@@ -118,16 +120,26 @@ class PresenceDoor:
         group = None
         _check_type(settings.client_type)
         if settings.HasField("subscription"):
-            group = self._definitions.group(settings.subscription.group)
+            group = self._group_of(settings.client_type, settings.subscription)
             await _check_filters(settings.subscription)
         self._clients.configure(client, settings)
         return told_settings.answer(settings, group)
+
+    def _group_of(self, client_type: int, subscription: definition_pb2.Subscription) -> Group:
+        """The group of a consumer of that type. Raises Refused if it cannot be a member."""
+        topics = [entry.topic for entry in subscription.subscriptions[:MAX_SUBSCRIPTIONS]]
+        if client_type in LITE_CONSUMERS and len(topics) == 1:
+            group = self._definitions.lite_group(subscription.group, topics[0])
+        else:
+            group = self._definitions.group(subscription.group)
+        check_member(group, client_type, map(name_of, topics))
+        return group
 
     async def _heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:
         client = self._client(call)
         _check_type(request.client_type)
         if request.client_type in _CONSUMERS and request.HasField("group"):
-            self._definitions.group(request.group)
+            check_member(self._definitions.group(request.group), request.client_type)
             self._clients.join(client, request.client_type, name_of(request.group))
         elif client.type == definition_pb2.CLIENT_TYPE_UNSPECIFIED:
             client.type = request.client_type
@@ -144,8 +156,6 @@ class PresenceDoor:
 
 
 def _check_type(type_: int) -> None:
-    if type_ in _LITE:
-        raise Refused(definition_pb2.UNSUPPORTED, "LITE consumers are not supported yet")
     if type_ not in _KNOWN:
         raise Refused(definition_pb2.UNRECOGNIZED_CLIENT_TYPE, f"unknown client type {type_}")
 

@@ -6,11 +6,12 @@ from kourou_broker.operations.clients import Client, Clients
 from kourou_broker.operations.definitions import Definitions, can_read
 from kourou_broker.operations.delivery import Deliveries
 from kourou_broker.operations.filters import compile_filter
+from kourou_broker.operations.lite_groups import check_lite_consumer
 from kourou_broker.operations.poll import Poll
 from kourou_broker.operations.pull import Pulling
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.state import State
-from kourou_broker.state.definitions import Queue, Topic
+from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_service.clock import Clock
 from kourou_service.door import OK, Ended, client_id, serve_stream, status
 from kourou_service.engine import Call, Engine, StreamCall
@@ -74,7 +75,9 @@ class ReceivingDoor:
         wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
         # a member is only who asks for what can be had: members move the others' queues
         group = self._definitions.group(request.group)
-        self._clients.join(client, consumer_type(client, request.auto_renew), group.name, topic.name)
+        if group.lite_topic is not None or topic.lite is not None:
+            check_lite_consumer(group, topic, client)
+        self._clients.join(client, consumer_type(client, group, request.auto_renew), group.name, topic.name)
         deliveries = await self._deliveries.receive(group, topic, client, poll, wait_s)
         waited = poll.waited and wait_s > 0
         if not deliveries:
@@ -118,10 +121,12 @@ class ReceivingDoor:
         return topic
 
 
-def consumer_type(client: Client, auto_renew: bool) -> int:
+def consumer_type(client: Client, group: Group, auto_renew: bool) -> int:
     """What its settings said; before they came, only push consumers let leases be renewed."""
     if client.type != definition_pb2.CLIENT_TYPE_UNSPECIFIED:
         return client.type
+    if group.lite_topic is not None:
+        return definition_pb2.LITE_PUSH_CONSUMER if auto_renew else definition_pb2.LITE_SIMPLE_CONSUMER
     return definition_pb2.PUSH_CONSUMER if auto_renew else definition_pb2.SIMPLE_CONSUMER
 
 

@@ -6,6 +6,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, serv
 from kourou_broker.operations.assignment import Assignments, QueueId
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.definitions import Definitions, can_read
+from kourou_broker.operations.lite_groups import check_lite_consumer
 from kourou_broker.routes import Routes
 from kourou_broker.state.definitions import name_of
 from kourou_service.door import OK, client_id, serve_unary
@@ -44,7 +45,9 @@ class RoutingDoor:
         client = self._clients.touch(client_id(call), call)
         group = self._definitions.group(request.group)
         topic = self._definitions.topic(request.topic)
-        if not client.is_simple_consumer:
+        if group.lite_topic is not None:
+            check_lite_consumer(group, topic, client)
+        elif not client.is_simple_consumer:
             self._clients.join(client, definition_pb2.PUSH_CONSUMER, group.name, topic.name)
         queues = await self._queues(request.topic, self._listener(request.endpoints, call))
         owned = self._assignments.queues_of(group, topic, client.id)

@@ -79,3 +79,5 @@ class Group:
     name: Name
     max_attempts: int
     definition: record_pb2.Group
+    lite_topic: Name | None = None
+    """The topic of type LITE that a group of lite consumers reads."""

@@ -27,10 +27,11 @@ class LiteTopics:
     offset, and no receipt handle, ever means two messages, and the log's indexes do not grow with each new name.
     """
 
-    __slots__ = ("by_name", "free", "queues")
+    __slots__ = ("by_name", "by_queue", "free", "queues")
 
     def __init__(self) -> None:
         self.by_name: dict[str, LiteTopic] = {}
+        self.by_queue: dict[int, LiteTopic] = {}
         self.queues: list[Queue] = []
         self.free: list[int] = []
         """The ids of queues without a name, a heap."""
@@ -57,7 +58,7 @@ class LiteTopics:
             known.last_stored_ms = last_stored_ms
             return False
         self._take(queue.id)
-        self.by_name[name] = LiteTopic(name, queue, last_stored_ms)
+        self.by_name[name] = self.by_queue[queue.id] = LiteTopic(name, queue, last_stored_ms)
         return True
 
     def drop(self, name: str) -> "Queue | None":
@@ -66,6 +67,7 @@ class LiteTopics:
         if known is None:
             return None
         queue = known.queue
+        del self.by_queue[queue.id]
         queue.first_offset = queue.next_offset
         queue.carried.clear()
         heappush(self.free, queue.id)

@@ -124,6 +124,7 @@ class State:
             known = Group(definition.id, name, definition.retry.max_attempts, definition)
             self.groups[name] = self.groups_by_id[known.id] = known
         known.max_attempts, known.definition = definition.retry.max_attempts, definition
+        known.lite_topic = name_of(definition.lite.topic) if definition.HasField("lite") else None
 
     def _forget_group(self, group: Group) -> None:
         del self.groups[group.name], self.groups_by_id[group.id]

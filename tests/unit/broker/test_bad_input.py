@@ -381,7 +381,7 @@ async def test_unknown_and_unsupported_client_types_are_refused() -> None:
     for type_, code in (
         (definition_pb2.CLIENT_TYPE_UNSPECIFIED, Code.UNRECOGNIZED_CLIENT_TYPE),
         (77, Code.UNRECOGNIZED_CLIENT_TYPE),
-        (definition_pb2.LITE_PUSH_CONSUMER, Code.UNSUPPORTED),
+        (definition_pb2.LITE_PUSH_CONSUMER, Code.ILLEGAL_CONSUMER_GROUP),
     ):
         request = service_pb2.HeartbeatRequest(group=resource("team"), client_type=type_)  # type: ignore[arg-type]
         answer = await broker.doors.call(service_rpc.HEARTBEAT, request, HEADERS)
@@ -393,15 +393,6 @@ async def test_unknown_and_unsupported_client_types_are_refused() -> None:
         assert command.status.code == code
         stream.cancel()
     assert not broker.members()
-
-
-@simulated
-async def test_what_comes_later_is_refused_clearly() -> None:
-    broker = await Broker.started()
-    for method, request in ((service_rpc.SYNC_LITE_SUBSCRIPTION, service_pb2.SyncLiteSubscriptionRequest()),):
-        answer: Any = await broker.doors.call(method, request, HEADERS)  # type: ignore[arg-type]
-        assert answer.status.code == Code.UNSUPPORTED
-        assert "not supported yet" in answer.status.message
 
 
 @pytest.mark.parametrize(
