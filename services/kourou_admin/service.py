@@ -12,6 +12,7 @@ from kourou.transport import GrpcTransport, Transport
 from kourou.wire import Wire, new_client_id
 from kourou_admin.brokers import Brokers
 from kourou_admin.cluster import Cluster
+from kourou_admin.commands import Commands
 from kourou_admin.copies import GroupCopies, TopicCopies
 from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
@@ -59,6 +60,7 @@ class Admin:
             Draining(cluster, topics),
             Progress(cluster),
             Messages(cluster, clock, settings.search_timeout_s),
+            Commands(cluster, settings.search_timeout_s),
         )
         self._health = serve_health(self._engine, (admin_rpc.SERVICE,))
         serve_reflection(self._engine, (admin_rpc.SERVICE,))

@@ -17,6 +17,7 @@ from kourou_broker.operations.assignment import Assignments
 from kourou_broker.operations.backlog import Backlogs
 from kourou_broker.operations.backup import Backups
 from kourou_broker.operations.clients import Clients
+from kourou_broker.operations.commands import Commands
 from kourou_broker.operations.creation_times import CreationTimes
 from kourou_broker.operations.dead_letter import DeadLetters
 from kourou_broker.operations.definitions import Definitions
@@ -124,6 +125,7 @@ class BrokerCore:
             stream_grace_s=settings.client_stream_grace_s,
             max_clients=settings.max_clients,
         )
+        self.commands = Commands(self.clients)
         self._told_settings = ToldSettings(state, self.clients, self.journal)
         self.creation_times = CreationTimes()
         self.definitions = Definitions(state, self.journal, clock, auto_create_groups=settings.auto_create_groups)

@@ -24,6 +24,7 @@ from kourou_broker.metrics import collectors
 from kourou_broker.report import BrokerReport
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
+from kourou_broker.rpc.commanding import CommandingDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.explaining import ExplainingDoor
@@ -182,7 +183,7 @@ class Broker:
             sending=core.sending,
             traffic=core.traffic,
         )
-        presence = PresenceDoor(core.definitions, core.clients)
+        presence = PresenceDoor(core.definitions, core.clients, core.commands)
         presence.open(engine)
         self._stack.callback(presence.close)
         self._stack.callback(core.end_polls)
@@ -218,6 +219,7 @@ class Broker:
             clock=self._clock,
         ).open(engine)
         ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
+        CommandingDoor(core.commands, core.definitions, core.search, deliverer).open(engine)
         BackingUpDoor(core.backups).open(engine)
         LeavingDoor(membership, core.state, core.journal, self._on_stop).open(engine)
         self._health = serve_health(engine, _SERVICES)

@@ -17,6 +17,7 @@ from kourou_broker.log.repair import scrub
 from kourou_broker.operations.search import Place
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
+from kourou_broker.rpc.commanding import CommandingDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.explaining import ExplainingDoor
@@ -236,7 +237,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         sending=core.sending,
         traffic=core.traffic,
     )
-    PresenceDoor(core.definitions, core.clients).open(engine)
+    PresenceDoor(core.definitions, core.clients, core.commands).open(engine)
     SendingDoor(core.sending, core.clients, core.traffic).open(engine)
     ReceivingDoor(core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, clock).open(
         engine
@@ -267,6 +268,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         clock=clock,
     ).open(engine)
     ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
+    CommandingDoor(core.commands, core.definitions, core.search, deliverer).open(engine)
     BackingUpDoor(core.backups).open(engine)
 
 

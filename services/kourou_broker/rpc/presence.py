@@ -5,6 +5,7 @@ import asyncio
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou_broker.operations import told_settings
 from kourou_broker.operations.clients import MAX_SUBSCRIPTIONS, Client, Clients
+from kourou_broker.operations.commands import Commands
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.filters import compile_filter
 from kourou_broker.operations.lite_groups import check_member
@@ -60,9 +61,10 @@ class _Speaking:
 
 
 class PresenceDoor:
-    def __init__(self, definitions: Definitions, clients: Clients) -> None:
+    def __init__(self, definitions: Definitions, clients: Clients, commands: Commands) -> None:
         self._definitions = definitions
         self._clients = clients
+        self._commands = commands
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -88,6 +90,8 @@ class PresenceDoor:
                 command = parse(service_pb2.TelemetryCommand, data)
                 if command.HasField("settings"):
                     await self._take_settings(client, command.settings, stream)
+                else:
+                    self._commands.answered(client, command)
         finally:
             self._clients.stream_closed(client, stream)
             stream.close()

@@ -14,6 +14,7 @@ from kourou.cli import admin
 from kourou.cli.app import app
 from kourou.transport import Reply, RpcError
 from kourou_admin.brokers import Brokers
+from kourou_admin.commands import Commands
 from kourou_admin.copies import GroupCopies, TopicCopies
 from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
@@ -57,6 +58,7 @@ class InMemoryAdmin:
             Draining(cluster, topics),
             Progress(cluster),
             Messages(cluster, clock),
+            Commands(cluster, 1.0),
         )
 
     def unary(self, path: str, handler: Any) -> None:

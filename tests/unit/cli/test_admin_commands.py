@@ -261,3 +261,40 @@ def test_spreading_says_what_cannot_be_done(kourou: Command) -> None:
     result = kourou("topic", "spread")
     assert result.exit_code == 1
     assert "cannot be reached" in result.stderr
+
+
+def test_commands_to_a_client(kourou: Command) -> None:
+    for broker in kourou.network.brokers.values():
+        client = broker_pb2.Client(client_id="c-1")
+        broker.answers[broker_rpc.LIST_CLIENTS.path] = lambda _, client=client: broker_pb2.ListClientsResponse(
+            status=OK, clients=[client]
+        )
+        broker.answers[broker_rpc.PRINT_THREAD_STACK_TRACE.path] = lambda _: broker_pb2.PrintThreadStackTraceResponse(
+            status=OK, stack_trace="thread main\n  at [x]\n"
+        )
+        broker.answers[broker_rpc.VERIFY_MESSAGE.path] = lambda _: broker_pb2.VerifyMessageResponse(status=OK)
+        broker.answers[broker_rpc.RECONNECT_CLIENT.path] = lambda _: broker_pb2.ReconnectClientResponse(status=OK)
+    assert kourou.ok("client", "stack", "c-1") == "thread main\n  at [x]\n"
+    stack = json.loads(kourou.ok("client", "stack", "c-1", "--json"))
+    assert stack == {"client_id": "c-1", "broker": "broker-a", "stack_trace": "thread main\n  at [x]\n"}
+    assert "took message m-1" in kourou.ok("client", "verify", "c-1", "flights", "m-1")
+    verified = json.loads(kourou.ok("client", "verify", "c-1", "flights", "m-1", "--json"))
+    assert (verified["consumed"], verified["message_id"]) == (True, "m-1")
+    assert kourou.ok("client", "reconnect", "c-1") == "client c-1 was told by broker-a, broker-b\n"
+    assert json.loads(kourou.ok("client", "reconnect", "c-1", "--json"))["told_by"] == ["broker-a", "broker-b"]
+    for command in (("stack", "c-2"), ("verify", "c-2", "flights", "m-1"), ("reconnect", "c-2")):
+        failed = kourou("client", *command)
+        assert failed.exit_code == 1
+        assert "no client 'c-2' is connected" in failed.stderr
+
+
+def test_a_listener_that_fails_on_a_message(kourou: Command) -> None:
+    failed = v2.Status(code=v2.FAILED_TO_CONSUME_MESSAGE, message="the listener raised KeyError")
+    for broker in kourou.network.brokers.values():
+        broker.answers[broker_rpc.LIST_CLIENTS.path] = lambda _: broker_pb2.ListClientsResponse(
+            status=OK, clients=[broker_pb2.Client(client_id="c-1")]
+        )
+        broker.answers[broker_rpc.VERIFY_MESSAGE.path] = lambda _: broker_pb2.VerifyMessageResponse(status=failed)
+    result = kourou("client", "verify", "c-1", "flights", "m-1")
+    assert result.exit_code == 1
+    assert "the listener raised KeyError" in result.stderr
