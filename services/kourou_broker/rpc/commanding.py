@@ -10,6 +10,9 @@ from kourou_service.door import OK, serve_unary
 from kourou_service.engine import Call, Engine
 from kourou_service.refusal import Refused
 
+_MAX_FOUND = 16
+"""Messages with the id: it may have been sent again, or lie in the log as a half message, too."""
+
 
 class CommandingDoor:
     def __init__(self, commands: Commands, definitions: Definitions, search: Search, deliverer: Deliverer) -> None:
@@ -34,12 +37,14 @@ class CommandingDoor:
         self, request: broker_pb2.VerifyMessageRequest, call: Call
     ) -> broker_pb2.VerifyMessageResponse:
         topic = self._definitions.topic(request.topic)
-        found = await self._search.by_message_id(topic, request.message_id, 1)
-        if not found:
+        found = await self._search.by_message_id(topic, request.message_id, _MAX_FOUND)
+        visible = [(queue, message) for queue, message in found if queue is not None]
+        if not visible:
             raise Refused(
-                definition_pb2.MESSAGE_NOT_FOUND, f"no message {request.message_id!r} in topic {topic.name} here"
+                definition_pb2.MESSAGE_NOT_FOUND,
+                f"no message {request.message_id!r} that consumers can see in topic {topic.name} here",
             )
-        [(queue, message)] = found
+        queue, message = visible[-1]
         await self._commands.verify(request.client_id, self._deliverer.found(queue.id, message))
         return broker_pb2.VerifyMessageResponse(status=OK)
 

@@ -53,7 +53,9 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def make(broker: Broker) -> None:
         async def by_message_id(topic: Any, message_id: str, limit: int) -> list[Found]:
-            return await broker.core.search.at_offset(topic.queues[0], 0) if message_id == "m" else []
+            found = await broker.core.search.at_offset(topic.queues[0], 0)
+            held: list[Found] = [(None, message) for _queue, message in found]
+            return held if message_id == "held" else [*held, *found] if message_id == "m" else []
 
         monkeypatch.setattr(broker.core.search, "by_message_id", by_message_id)
 
@@ -123,7 +125,8 @@ async def test_a_message_is_tried_with_a_listener(found: Any) -> None:
     found(broker)
     await broker.send(message(b"poison", "m", keys=["k"]))
     stream = await _connected(broker)
-    assert (await _verify(broker, "unknown")).code == Code.MESSAGE_NOT_FOUND
+    for unknown in ("unknown", "held"):
+        assert (await _verify(broker, unknown)).code == Code.MESSAGE_NOT_FOUND
     assert (await _verify(broker, "m", "nowhere")).code == Code.TOPIC_NOT_FOUND
     failed = definition_pb2.Status(code=Code.FAILED_TO_CONSUME_MESSAGE, message="it raised")
     for status in (OK, failed):
