@@ -79,14 +79,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return task
 
     def drop_callbacks_of(self, process: "Process") -> None:
-        for handle in [*self._ready, *self._scheduled]:
-            if handle._context is not None and handle._context.get(_process) is process:
-                handle.cancel()
         for task in process.tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 # Kept to the end: letting a task go now would run its clean-up.
                 self.abandoned.append(task)
+        for handle in [*self._ready, *self._scheduled]:  # after the tasks, some of which only a handle holds
+            if handle._context is not None and handle._context.get(_process) is process:
+                handle.cancel()
 
     def _process_events(self, event_list: list[Any]) -> None: ...
 
