@@ -79,13 +79,16 @@ class Operator:
         max_attempts: int = 16,
         shared: bool = False,
         backoff_s: Sequence[int] = (1,),
+        order: record_pb2.Order = record_pb2.ORDER_CONCURRENT,
+        start: record_pb2.Start = record_pb2.START_FIRST,
     ) -> str:
         """Straight at the brokers, with a short backoff."""
         now_ms = time.time_ns() // 1_000_000
         steps = [Duration(seconds=step) for step in backoff_s]
         group = record_pb2.Group(
             name=v2.Resource(name=name),
-            order=record_pb2.ORDER_CONCURRENT,
+            order=order,
+            start=start,
             assignment=record_pb2.ASSIGNMENT_SHARED if shared else record_pb2.ASSIGNMENT_EXCLUSIVE,
             retry=v2.RetryPolicy(max_attempts=max_attempts, customized_backoff=v2.CustomizedBackoff(next=steps)),
             version=now_ms,
