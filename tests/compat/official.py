@@ -50,13 +50,17 @@ class Program:
             return f"tests/compat/{self.name}: {' '.join(self.build)} failed:\n{done.stdout}", True
         return None
 
+    def is_there(self) -> bool:
+        """Builds it; False where its tools are missing and not required."""
+        fault = self._fault()
+        if fault is not None and fault[1]:
+            pytest.fail(fault[0], pytrace=False)
+        return fault is None
+
     def require(self) -> None:
-        """Builds it. Skips the test when the tools are missing, unless they are required."""
-        if fault := self._fault():
-            reason, fails = fault
-            if fails:
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
+        """Builds it. Skips the test when its tools are missing and not required."""
+        if not self.is_there():
+            pytest.skip(f"the tools for tests/compat/{self.name} are missing")
 
     def run(self, home: Path, command: str, endpoints: str, **arguments: Any) -> list[dict[str, Any]]:
         """Runs a command to its end: the results that it wrote. `endpoints` are separated by commas."""

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.cluster.cluster import System
@@ -39,6 +39,7 @@ class Stack(System):
     def start(self) -> None:
         self.dispose()  # what an earlier run that was killed left
         self.up("--build")
+        self.compose("cp", "admin:/tls/ca.pem", str(self.ca))
 
     def dispose(self) -> None:
         """Nothing of it is left but its images."""
@@ -85,13 +86,14 @@ class Stack(System):
         """The `kourou` command in the admin service's container, as the README has it; what it writes to stdout."""
         return self.compose("exec", "-T", "admin", "kourou", *args)
 
-    def start_inside(self, program: Path, *args: str) -> subprocess.Popen[str]:
+    def start_inside(self, program: Path, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Starts a Python program, which may use the `kourou` library, in a container of its own in the network.
 
         It finds the cluster by its environment, as any container does that has the same two variables. It gets its
-        own text before it starts; what is written to its stdin then is its input.
+        own text before it starts; what is written to its stdin then is its input. `env` is added to its environment.
         """
-        run = ["run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "admin", "-c", _LOADER, *args]
+        added = [part for name, value in (env or {}).items() for part in ("--env", f"{name}={value}")]
+        run = ["run", "--rm", "--no-deps", "-T", *added, "--entrypoint", "python", "admin", "-c", _LOADER, *args]
         process = subprocess.Popen(
             ["docker", *self._command(), *run],
             stdin=subprocess.PIPE,
@@ -105,18 +107,25 @@ class Stack(System):
         process.stdin.flush()
         return process
 
-    def run_inside(self, program: Path, *args: str, timeout_s: float = 60.0) -> str:
+    def run_inside(
+        self, program: Path, *args: str, env: Mapping[str, str] | None = None, timeout_s: float = 60.0
+    ) -> str:
         """Runs a program as `start_inside` does, to its end; what it writes."""
-        process = self.start_inside(program, *args)
+        process = self.start_inside(program, *args, env=env)
         output, _ = process.communicate(timeout=timeout_s)
         assert process.returncode == 0, f"{program.name} {args}: exit code {process.returncode}\n{output}"
         return output
 
-    def run_on_host(self, program: Path, *args: str, namesrv: str | None = None, timeout_s: float = 60.0) -> str:
+    def run_on_host(
+        self, program: Path, *args: str, env: Mapping[str, str] | None = None, timeout_s: float = 60.0
+    ) -> str:
         """Runs the same program here; what it writes."""
-        env = {**self.environment(), "KOUROU_NAMESRV": namesrv or self.namesrv}
         done = subprocess.run(
-            [sys.executable, program, *args], capture_output=True, text=True, env=env, timeout=timeout_s
+            [sys.executable, program, *args],
+            capture_output=True,
+            text=True,
+            env={**self.environment(), **(env or {})},
+            timeout=timeout_s,
         )
         assert done.returncode == 0, f"{program.name} {args}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout

@@ -3,10 +3,13 @@
 import asyncio
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
+from kourou import AsyncProducer, Message
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.cluster.operator_client import Operator
+from tests.compat.official import GO, JAVA, Program
 from tests.compat.test_official_client import Official
 from tests.compose.stack import BROKERS, Stack
 
@@ -53,8 +56,8 @@ async def test_clients_in_containers_and_on_the_host_at_once(
         return [bytes.fromhex(message["body"]).decode() for message in received]
 
     async def on_host(sender: str) -> Iterable[str]:
-        namesrv = senders[sender]
-        return json.loads(await asyncio.to_thread(stack.run_on_host, EXCHANGE, *arguments(sender), namesrv=namesrv))
+        env = {"KOUROU_NAMESRV": senders[sender]}
+        return json.loads(await asyncio.to_thread(stack.run_on_host, EXCHANGE, *arguments(sender), env=env))
 
     async def inside() -> Iterable[str]:
         return json.loads(await asyncio.to_thread(stack.run_inside, EXCHANGE, *arguments("inside")))
@@ -62,6 +65,41 @@ async def test_clients_in_containers_and_on_the_host_at_once(
     everything = sorted(f"{sender} {number}" for sender in senders for number in range(COUNT))
     received = await asyncio.gather(on_host("first"), on_host("second"), inside(), by_official())
     for sender, bodies in zip(("first", "second", "inside", "official"), received, strict=True):
+        assert sorted(bodies) == everything, f"what came to {sender}"
+
+
+async def test_clients_with_tls_in_containers_and_on_the_host_at_once(
+    stack: Stack, operator: Operator, name: str, tmp_path: Path
+) -> None:
+    """As above; the official clients, which believe any certificate, for the languages whose tools are here."""
+    await operator.create_topic(name)
+    programs = [program for program in (JAVA, GO) if program.is_there()]
+    ours = {
+        "first": {"KOUROU_NAMESRV": "127.0.0.1:8443", "KOUROU_TLS": str(stack.ca)},
+        "second": {"KOUROU_NAMESRV": "localhost:8444", "KOUROU_TLS": str(stack.ca)},
+        "inside": {"KOUROU_NAMESRV": "namesrv:8442", "KOUROU_TLS": "/tls/ca.pem"},
+    }
+    senders = [*ours, *(program.name for program in programs)]
+    for sender in senders:
+        await operator.create_group(f"{name}-{sender}")
+    total = COUNT * len(senders)
+
+    async def by_ours(sender: str) -> Iterable[str]:
+        run = stack.run_inside if sender == "inside" else stack.run_on_host
+        arguments = [name, f"{name}-{sender}", sender, str(COUNT), str(total)]
+        return json.loads(await asyncio.to_thread(run, EXCHANGE, *arguments, env=ours[sender]))
+
+    async def by_official(program: Program) -> Iterable[str]:
+        messages = [{"body": f"{program.name} {number}".encode().hex()} for number in range(COUNT)]
+        run = partial(program.run, tmp_path, endpoints=stack.tls_namesrv, topic=name)
+        await asyncio.to_thread(run, "send", messages=messages)
+        group = f"{name}-{program.name}"
+        received = await asyncio.to_thread(run, "receive", group=group, count=total, patience=30)
+        return [bytes.fromhex(message["body"]).decode() for message in received]
+
+    everything = sorted(f"{sender} {number}" for sender in senders for number in range(COUNT))
+    received = await asyncio.gather(*map(by_ours, ours), *map(by_official, programs))
+    for sender, bodies in zip(senders, received, strict=True):
         assert sorted(bodies) == everything, f"what came to {sender}"
 
 
@@ -73,6 +111,14 @@ async def test_each_access_point_names_addresses_that_its_clients_reach(
         assert _addresses(await operator.route(name, namesrv)) == set(stack.broker_addresses)
     listed = json.loads(await asyncio.to_thread(stack.kourou_inside, "route", name, "--json"))
     assert {queue["address"] for queue in listed} == {f"{broker}:10910" for broker in BROKERS}
+    # Over TLS as well, in both networks; the command in a container finds the CA there.
+    tls = ("--tls-ca", "/tls/ca.pem", "--namesrv", "namesrv:8442")
+    assert "sent to" in await asyncio.to_thread(stack.kourou_inside, *tls, "send", name, "from inside")
+    for access_point in stack.tls_namesrv.split(","):
+        async with AsyncProducer(access_point, tls=stack.ca) as producer:
+            route = await producer._client.routes.get(name)  # pyright: ignore[reportPrivateUsage]
+            assert route.addresses == {"127.0.0.1:10921", "127.0.0.1:10922"}
+            await producer.send(Message(name, b"from outside"))
 
 
 def _addresses(route: Iterable[v2.MessageQueue]) -> set[str]:
