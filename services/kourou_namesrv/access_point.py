@@ -53,13 +53,12 @@ class AccessPoint:
         serve_unary(engine, service_rpc.HEARTBEAT, self.heartbeat)
         serve_unary(engine, service_rpc.NOTIFY_CLIENT_TERMINATION, self.notify_client_termination)
         serve_unary(engine, service_rpc.RECALL_MESSAGE, self.recall_message)
+        serve_unary(engine, service_rpc.SYNC_LITE_SUBSCRIPTION, self.sync_lite_subscription)
         engine.stream(service_rpc.TELEMETRY.path, self.telemetry)
         for method, topic_of in _OF_BROKERS:
             serve_unary(engine, method, self._refuse(method.path, topic_of))
         for stream_method in _STREAMS_OF_BROKERS:
             serve_stream(engine, stream_method, self._refuse_stream(stream_method.path))
-        for method in _NOT_YET:
-            serve_unary(engine, method, _not_implemented(method.path))
 
     async def query_route(self, request: service_pb2.QueryRouteRequest, call: Call) -> service_pb2.QueryRouteResponse:
         client_id(call)
@@ -89,6 +88,17 @@ class AccessPoint:
         handle = RecallHandle.parse(request.recall_handle)
         check_open(self._readiness)
         return await self._forwarder.recall(handle.broker, request, call.metadata)
+
+    async def sync_lite_subscription(
+        self, request: service_pb2.SyncLiteSubscriptionRequest, call: Call
+    ) -> service_pb2.SyncLiteSubscriptionResponse:
+        client_id(call)
+        topic = topic_key(request.topic)
+        check_open(self._readiness)
+        way = self._names.choose(None, call.authority, call.listener)
+        if not self._routes.route(topic, way).queues:
+            return service_pb2.SyncLiteSubscriptionResponse(status=no_queues(self._routes, topic, way))
+        return await self._forwarder.sync_lite_subscription(request, topic, call.metadata)
 
     async def heartbeat(self, request: service_pb2.HeartbeatRequest, call: Call) -> service_pb2.HeartbeatResponse:
         client_id(call)
@@ -137,11 +147,3 @@ class AccessPoint:
             if brokers:
                 advice = "send it to a broker of the topic: " + ", ".join(sorted(brokers.values())[:8])
         return Refused(v2.UNSUPPORTED, f"a NameServer keeps no messages and does not answer {name}; {advice}")
-
-
-def _not_implemented(path: str) -> Any:
-    async def refuse(request: Message, call: Call) -> Message:
-        client_id(call)
-        raise Refused(v2.NOT_IMPLEMENTED, f"{path.rpartition('/')[2]} is not there yet")
-
-    return refuse

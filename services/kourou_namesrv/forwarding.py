@@ -1,5 +1,6 @@
 """Calls that a client makes at its access point and that a broker alone can answer: passed on to one that can."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -64,6 +65,25 @@ class Forwarder:
             raise Refused(
                 v2.PROXY_TIMEOUT, f"broker {owner}, which has the message, does not answer ({error})"
             ) from None
+
+    async def sync_lite_subscription(
+        self, request: service_pb2.SyncLiteSubscriptionRequest, topic: TopicKey, metadata: Mapping[str, str | bytes]
+    ) -> service_pb2.SyncLiteSubscriptionResponse:
+        """Tells all brokers of the topic, since each has lite topics of its own. Raises Refused if none answers.
+
+        A broker that is away hears of it when the client says it again, as it does all the time; a refusal counts.
+        """
+        brokers = [reached for reached, _ in self._routes.leader_endpoints(topic, self._reached_by, self._reached_by)]
+        asked = (self._ask(broker, service_rpc.SYNC_LITE_SUBSCRIPTION, request, metadata) for broker in brokers)
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        for problem in outcomes:
+            if isinstance(problem, BaseException) and not isinstance(problem, RpcError):
+                raise problem
+        if not answers:
+            failure = next((str(problem) for problem in outcomes), "none has a plaintext listener")
+            raise Refused(v2.PROXY_TIMEOUT, f"no broker of {topic} answers ({failure})")
+        return next((answer for answer in answers if answer.status.code != v2.OK), answers[0])
 
     async def _ask(
         self, broker: v2.Endpoints, method: UnaryMethod[Q, A], request: Q, metadata: Mapping[str, str | bytes]

@@ -27,6 +27,8 @@ def check_group(group: record_pb2.Group) -> None:
     _check_backoff(group.retry)
     if group.HasField("lite"):
         check_lite_group(group.lite)
+        if group.start != record_pb2.START_FIRST:
+            raise _bad("a lite group starts at the first message of each lite topic; a subscription may say otherwise")
 
 
 def _check_backoff(retry: definition_pb2.RetryPolicy) -> None:

@@ -1,6 +1,7 @@
 """BrokerAdmin: what the admin service asks of this broker."""
 
 import asyncio
+from collections import Counter
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
@@ -18,6 +19,7 @@ from kourou_broker.rpc.receiving import queue_of
 from kourou_broker.rpc.status import BrokerStatus
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Group, Name, Queue, Topic, name_of
+from kourou_broker.state.lite import LiteTopics
 from kourou_broker.state.progress import Progress
 from kourou_service.clock import Clock
 from kourou_service.door import OK, serve_unary
@@ -131,7 +133,11 @@ class AdministeringDoor:
         response = broker_pb2.DescribeQueuesResponse(status=OK)
         for topic in topics:
             groups = [reader for reader in readers.get(topic.id, ()) if group is None or reader is group]
-            if groups or group is None:
+            if group is not None and not groups:
+                continue
+            if topic.lite is not None:
+                response.queues.append(await self._lite_topics(topic, topic.lite, groups))
+            else:
                 response.queues.extend(self._queue(queue, groups) for queue in topic.queues)
                 await asyncio.sleep(0)  # of thousands of topics, one a turn
         return response
@@ -171,6 +177,32 @@ class AdministeringDoor:
             ],
         )
 
+    async def _lite_topics(self, topic: Topic, lite: LiteTopics, groups: list[Group]) -> broker_pb2.Queue:
+        """All lite topics as one queue: there may be thousands. A group has those that it has ever read."""
+        held = 0
+        lag, inflight = Counter[int](), Counter[int]()
+        async for queue in in_slices(list(lite.queues)):
+            held += queue.next_offset - queue.first_offset
+            for group in groups:
+                progress = self._state.progress.get((group.id, topic.id, queue.id))
+                if progress is not None:
+                    lag[group.id] += len(progress.pending) + queue.next_offset - progress.high
+                    inflight[group.id] += len(progress.pending)
+        return broker_pb2.Queue(
+            topic=topic.name.resource(),
+            id=-1,
+            next_offset=held,
+            progress=[
+                broker_pb2.Progress(
+                    group=group.name.resource(),
+                    committed_offset=max(held - lag[group.id], 0),
+                    lag=lag[group.id],
+                    inflight=inflight[group.id],
+                )
+                for group in groups
+            ],
+        )
+
     def _progress(self, group: Group, queue: Queue) -> Progress:
         """Of a queue that the group has not read yet it is that of the start."""
         key = (group.id, queue.topic.id, queue.id)
@@ -179,7 +211,7 @@ class AdministeringDoor:
     async def _reset_offset(self, request: broker_pb2.ResetOffsetRequest, call: Call) -> broker_pb2.ResetOffsetResponse:
         group = self._existing_group(request.group)
         topic = self._definitions.topic(request.topic)
-        queues = [queue_of(topic, request.queue)] if request.HasField("queue") else topic.queues
+        queues = [queue_of(topic, request.queue)] if request.HasField("queue") else _queues_that_are_read(topic)
         await self._offsets.begin(group, topic)  # what is set here must not count as a start of the other queues
         targets = [(queue, self._target(request, queue)) async for queue in in_slices(list(queues))]
         if request.WhichOneof("to") != "offset":  # old messages may have gone meanwhile
@@ -241,3 +273,9 @@ class AdministeringDoor:
 
     def _topic(self, request: broker_pb2.FindMessagesRequest) -> Topic:
         return self._definitions.topic(request.topic)
+
+
+def _queues_that_are_read(topic: Topic) -> list[Queue]:
+    if topic.lite is None:
+        return topic.queues
+    return [lite_topic.queue for lite_topic in topic.lite.by_name.values()]

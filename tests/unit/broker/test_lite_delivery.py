@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations.lite_delivery import LiteSubscription
 from kourou_broker.operations.section_reader import SectionReader
@@ -515,6 +516,8 @@ async def test_a_group_stays_lite_or_not_for_good() -> None:
     assert (await broker.put_group("team", version=2)).status.code == Code.BAD_REQUEST
     assert (await broker.put_group("plain")).status.code == Code.OK
     assert (await broker.put_group("plain", version=2, lite=changed)).status.code == Code.BAD_REQUEST
+    later = record_pb2.LiteGroup(topic=resource("more"))
+    assert (await broker.put_group("late", lite=later, start=record_pb2.START_LAST)).status.code == Code.BAD_REQUEST
     for wrong in (record_pb2.LiteGroup(), record_pb2.LiteGroup(topic=resource("more"), subscription_quota=20_001)):
         assert (await broker.put_group("new", lite=wrong)).status.code == Code.BAD_REQUEST
 
@@ -539,6 +542,44 @@ async def test_an_assignment_is_one_queue_of_each_broker() -> None:
     assert await broker.assigned("c") == [-1]
     (client,) = broker.core.clients.members(broker.group().name)
     assert client.type == LITE_PUSH
+
+
+# Seen from outside
+
+
+async def described(broker: Broker, group: str | None = None) -> list[broker_pb2.Queue]:
+    request = broker_pb2.DescribeQueuesRequest(group=resource(group) if group else None)
+    answer = await broker.doors.call(broker_rpc.DESCRIBE_QUEUES, request, {})
+    assert answer.status.code == Code.OK, answer.status
+    return list(answer.queues)
+
+
+@simulated
+async def test_lite_topics_are_shown_as_one_queue_with_the_sum_of_what_a_group_has_left() -> None:
+    broker = await lite_broker()
+    await send(broker, "a1 a2 a3 b1 c1")
+    (queue,) = await described(broker)
+    assert (queue.id, queue.next_offset, list(queue.progress)) == (-1, 5, [])
+    await subscribe(broker, "consumer", "a b")
+    first = await broker.receive()
+    await broker.ack(first[0])
+    (queue,) = await described(broker, "team")
+    (progress,) = queue.progress
+    assert (progress.lag, progress.inflight) == (3, 1)
+    (backlog,) = await broker.core.backlogs.measure()
+    assert (backlog.lag, backlog.inflight) == (3, 1)
+
+
+@simulated
+async def test_a_lite_group_is_set_back_in_all_its_lite_topics() -> None:
+    broker = await lite_broker()
+    await send(broker, "a1 b1")
+    await subscribe(broker, "consumer", "a b")
+    assert await received(broker) == "a1 b1"
+    request = broker_pb2.ResetOffsetRequest(group=resource("team"), topic=resource("orders"), first=True)
+    answer = await broker.doors.call(broker_rpc.RESET_OFFSET, request, {})
+    assert [moved.offset for moved in answer.offsets] == [0, 0]
+    assert await received(broker) == "a1 b1"
 
 
 # Many of them

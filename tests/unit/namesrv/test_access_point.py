@@ -200,6 +200,45 @@ def test_a_recall_is_passed_on_to_the_broker_that_has_the_message():
     on_a_namesrv(test)
 
 
+def test_a_lite_subscription_is_passed_on_to_all_brokers_of_the_topic():
+    async def test(network: Network, channel: SimulatedChannel) -> None:
+        await SimulatedBroker(network, "broker-b", ["namesrv-1"]).start({"orders": 1})
+        await asyncio.sleep(1)
+        seen: list[str] = []
+        answers = {"broker-a": v2.OK, "broker-b": v2.OK}
+
+        async def sync(topic: str = "orders") -> int:
+            request = service_pb2.SyncLiteSubscriptionRequest(topic=v2.Resource(name=topic), lite_topic_set=["a"])
+            return (await ask(channel, service_rpc.SYNC_LITE_SUBSCRIPTION, request)).status.code
+
+        async def open_door(name: str) -> None:
+            async def sync_lite_subscription(
+                request: service_pb2.SyncLiteSubscriptionRequest, call: Call
+            ) -> service_pb2.SyncLiteSubscriptionResponse:
+                assert list(request.lite_topic_set) == ["a"]
+                assert call.metadata["x-mq-client-id"] == "a-client"
+                seen.append(name)
+                return service_pb2.SyncLiteSubscriptionResponse(status=v2.Status(code=answers[name]))
+
+            engine = network.node(name).engine()
+            serve_unary(engine, service_rpc.SYNC_LITE_SUBSCRIPTION, sync_lite_subscription)
+            engine.listen(f"{name}:{BROKER_PORT}")
+            await engine.start()
+
+        assert await sync("missing") == v2.TOPIC_NOT_FOUND
+        assert await sync() == v2.PROXY_TIMEOUT, "no broker answers"
+        await network.node("broker-b").process.start(open_door("broker-b"))
+        assert await sync() == v2.OK, "one that is away hears of it later"
+        await network.node("broker-a").process.start(open_door("broker-a"))
+        seen.clear()
+        assert await sync() == v2.OK
+        assert sorted(seen) == ["broker-a", "broker-b"]
+        answers["broker-b"] = v2.LITE_SUBSCRIPTION_QUOTA_EXCEEDED
+        assert await sync() == v2.LITE_SUBSCRIPTION_QUOTA_EXCEEDED
+
+    on_a_namesrv(test)
+
+
 def test_a_route_is_watched_until_it_changes():
     async def test(network: Network, channel: SimulatedChannel) -> None:
         loop = asyncio.get_running_loop()
