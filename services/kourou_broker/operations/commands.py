@@ -12,6 +12,7 @@ from kourou.protocol.apache.rocketmq.v2.service_pb2 import (
     VerifyMessageCommand,
 )
 from kourou_broker.operations.clients import Client, Clients
+from kourou_service.metrics.calls import name_of
 from kourou_service.refusal import Refused
 
 ANSWER_WITHIN_S = 5.0
@@ -69,7 +70,10 @@ class Commands:
         finally:
             del self._asked[nonce]
         if answer.HasField("status") and answer.status.code != definition_pb2.OK:
-            raise Refused(answer.status.code, answer.status.message or f"client {client_id} says no more than that")
+            raise Refused(
+                answer.status.code,
+                f"client {client_id} answered: {answer.status.message or name_of(answer.status.code)}",
+            )
         return answer
 
     def _client(self, client_id: str) -> Client:

@@ -116,7 +116,8 @@ async def test_who_cannot_be_asked_and_who_does_not_answer() -> None:
     nonce = (await _next_command(stream)).print_thread_stack_trace_command.nonce
     cannot = definition_pb2.Status(code=Code.NOT_IMPLEMENTED, message="not in this language")
     _say(stream, TelemetryCommand(status=cannot, thread_stack_trace=ThreadStackTrace(nonce=nonce)))
-    assert (await asked).status == cannot
+    status = (await asked).status
+    assert (status.code, status.message) == (Code.NOT_IMPLEMENTED, "client a answered: not in this language")
 
 
 @simulated
@@ -128,14 +129,15 @@ async def test_a_message_is_tried_with_a_listener(found: Any) -> None:
     for unknown in ("unknown", "held"):
         assert (await _verify(broker, unknown)).code == Code.MESSAGE_NOT_FOUND
     assert (await _verify(broker, "m", "nowhere")).code == Code.TOPIC_NOT_FOUND
-    failed = definition_pb2.Status(code=Code.FAILED_TO_CONSUME_MESSAGE, message="it raised")
-    for status in (OK, failed):
+    failed = definition_pb2.Status(code=Code.FAILED_TO_CONSUME_MESSAGE)
+    for status, says in ((OK, "OK"), (failed, "answered: FAILED_TO_CONSUME_MESSAGE")):
         asked = asyncio.ensure_future(_verify(broker, "m"))
         command = (await _next_command(stream)).verify_message_command
         assert (command.message.body, list(command.message.system_properties.keys)) == (b"poison", ["k"])
         assert command.message.system_properties.body_digest.checksum
         _say(stream, TelemetryCommand(status=status, verify_message_result=VerifyMessageResult(nonce=command.nonce)))
-        assert (await asked).code == status.code
+        answer = await asked
+        assert (answer.code, says in answer.message) == (status.code, True)
     assert len(await broker.receive(client="a", auto_renew=True, queue=0)) == 1, "no progress has changed"
 
 
