@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kourou.cli import receive, send
+from kourou.cli import messages, receive, send
 from kourou.cli.digest import LinesDigest
-from kourou.errors import ConnectionFailed, KourouError, PartialFailure, TopicNotFound
+from kourou.errors import ConnectionFailed, KourouError, NotFound, PartialFailure, TopicNotFound
 from kourou.filters import Filter, Sql
 from kourou.message import Message, ReceivedMessage, SendResult
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -136,6 +137,43 @@ def test_types_of_messages(kourou: Command, queue: Queue, tmp_path: Path) -> Non
         "error: a message has one type, and cannot have message_group and priority\n",
     )
     assert kourou("send", "t", "x", "--priority", "-1").exit_code == 2
+
+
+def test_delivery_times(kourou: Command, queue: Queue, tmp_path: Path) -> None:
+    began = datetime.now(UTC)
+    kourou.ok("send", "t", "x", "--delay", "10s")
+    kourou.ok("send", "t", "x", "--at", "2026-12-01T12:00+01:00")
+    delayed, fixed = (message.delivery_time for message in queue.messages)
+    assert delayed is not None
+    assert timedelta(seconds=10) <= delayed - began < timedelta(seconds=40)
+    assert fixed == datetime(2026, 12, 1, 11, tzinfo=UTC)
+    source = tmp_path / "lines"
+    source.write_text("a\nb\n")
+    kourou.ok("send", "t", "--lines", str(source), "--delay", "1h")
+    assert all(message.delivery_time for message in queue.messages)
+    assert kourou("send", "t", "x", "--delay", "10s", "--at", "2026-12-01").exit_code == 2
+    for no_delay in ("soon", "999999999999d"):
+        assert kourou("send", "t", "x", "--delay", no_delay).exit_code == 1
+    assert kourou("send", "t", "x", "--at", "noon").exit_code == 1
+
+
+def test_recall(kourou: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Producer:
+        def __init__(self, namesrv: str) -> None: ...
+
+        async def __aenter__(self) -> Producer:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def recall(self, topic: str, handle: str) -> str:
+            if (topic, handle) != ("later", "a-handle"):
+                raise NotFound(v2.NOT_FOUND, "it is not pending")
+            return "an-id"
+
+    monkeypatch.setattr(messages, "AsyncProducer", Producer)
+    assert kourou.ok("message", "recall", "later", "a-handle") == "recalled: id an-id\n"
+    assert kourou("message", "recall", "other", "a-handle").exit_code == 1
 
 
 def test_lines_of_a_message_group_are_sent_one_batch_after_the_other(

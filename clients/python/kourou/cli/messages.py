@@ -1,29 +1,47 @@
-"""`kourou message`: finding messages."""
+"""`kourou message`: finding messages, and taking delayed ones back."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import typer
 
 from kourou.cli import admin as admin_service
 from kourou.cli.message_rows import message_row
-from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, resource
+from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, Namesrv, resource
 from kourou.cli.output import show_rows
 from kourou.cli.times import TIME_HELP, timestamp
+from kourou.client import DEFAULT_NAMESRV
 from kourou.message import ReceivedMessage
+from kourou.producer import AsyncProducer
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessagesRequest
 from kourou.protocol.kourou.broker.v1.broker_pb2 import TimeSpan
 
-app = typer.Typer(help="Find messages.", no_args_is_help=True)
+app = typer.Typer(help="Find messages, take delayed ones back.", no_args_is_help=True)
 
 _PREVIEW_CHARS = 60
 
 
 @app.callback()
 def message() -> None:
-    """Find messages."""
+    """Find messages, take delayed ones back."""
+
+
+@app.command()
+def recall(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    handle: Annotated[str, typer.Argument(metavar="HANDLE", help="The recall handle that the sender got.")],
+    namesrv: Namesrv = DEFAULT_NAMESRV,
+) -> None:
+    """Take a delayed message back before its time."""
+    print(f"recalled: id {asyncio.run(_recall(namesrv, topic, handle))}")
+
+
+async def _recall(namesrv: str, topic: str, handle: str) -> str:
+    async with AsyncProducer(namesrv) as producer:
+        return await producer.recall(topic, handle)
 
 
 @app.command()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from kourou.cli.digest import LinesDigest
+from kourou.cli.durations import DURATION_HELP, duration
 from kourou.cli.errors import CommandError
 from kourou.cli.interrupt import INTERRUPTED, interruptible
 from kourou.cli.lines import Lines
 from kourou.cli.meter import Meter, say_digest
 from kourou.cli.options import Namesrv
+from kourou.cli.times import TIME_HELP, timestamp
 from kourou.client import DEFAULT_NAMESRV
 from kourou.errors import KourouError, PartialFailure
 from kourou.message import Message
@@ -27,6 +30,10 @@ _BATCHES_IN_FLIGHT = 8
 # Over all tries, once something was sent. Longer than a program would wait: a broker that restarts should not end a
 # long transfer.
 _SEND_TIMEOUT_S = 30.0
+
+_FURTHEST_S = 100 * 366 * 86_400
+"""No broker holds a message for so long, and datetime can still add it."""
+Due = Callable[[], datetime]
 
 
 def send(
@@ -43,6 +50,12 @@ def send(
         str | None, typer.Option(metavar="NAME", help="To a fifo topic: delivered in order with the others of NAME.")
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, help="To a priority topic: higher ones come first.")] = None,
+    delay: Annotated[
+        str | None, typer.Option(metavar="TIME", help=f"To a delay topic: delivered after so long; {DURATION_HELP}.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help=f"To a delay topic: delivered at that time. {TIME_HELP}")
+    ] = None,
     namesrv: Namesrv = DEFAULT_NAMESRV,
 ) -> None:
     """Send one message, or every line of a file.
@@ -51,11 +64,26 @@ def send(
     """
     if (text is None) == (lines is None):
         raise typer.BadParameter("give either TEXT or --lines")
-    template = Template(topic, tag, key or [], prop or [], message_group, priority)
+    template = Template(topic, tag, key or [], prop or [], message_group, priority, _due(delay, at))
     if text is not None:
         asyncio.run(_send_one(namesrv, group, template.message(text.encode(errors="surrogateescape"))))
     elif lines is not None:
         raise typer.Exit(asyncio.run(Transfer(namesrv, group, template, Lines(lines)).run()))
+
+
+def _due(delay: str | None, at: str | None) -> Due | None:
+    """When each message is to be delivered, from the moment it is sent."""
+    if delay is not None and at is not None:
+        raise typer.BadParameter("give at most one of --delay and --at")
+    if at is not None:
+        time = timestamp(at).ToDatetime(UTC)
+        return lambda: time
+    if delay is not None:
+        seconds = duration(delay).ToMilliseconds() / 1000
+        if seconds > _FURTHEST_S:
+            raise CommandError(f"a delay of {delay} is out of range")
+        return lambda: datetime.now(UTC) + timedelta(seconds=seconds)
+    return None
 
 
 class Template:
@@ -69,8 +97,10 @@ class Template:
         properties: Sequence[str],
         message_group: str | None = None,
         priority: int | None = None,
+        due: Due | None = None,
     ) -> None:
         self._topic, self._tag, self._keys = topic, tag, tuple(keys)
+        self._due = due
         self._message_group, self._priority = message_group, priority
         pairs = [pair.partition("=") for pair in properties]
         if any(not separator or not name for name, separator, _ in pairs):
@@ -87,6 +117,7 @@ class Template:
             properties=self._properties,
             message_group=self._message_group,
             priority=self._priority,
+            delivery_time=self._due() if self._due is not None else None,
         )
 
     @property
