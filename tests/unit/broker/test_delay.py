@@ -409,14 +409,15 @@ async def drop(broker: Broker) -> None:
 
 
 async def small(**settings: Any) -> Broker:
-    return await started(
-        segment_bytes=16 * KIB,
-        snapshot_every_bytes=16 * KIB,
-        retention_interval_s=1_000_000,
-        retention_hours=0,
-        retention_bytes=32 * KIB,
+    fields: dict[str, Any] = {
+        "segment_bytes": 16 * KIB,
+        "snapshot_every_bytes": 16 * KIB,
+        "retention_interval_s": 1_000_000,
+        "retention_hours": 0,
+        "retention_bytes": 32 * KIB,
         **settings,
-    )
+    }
+    return await started(**fields)
 
 
 @WAYS
