@@ -154,6 +154,8 @@ class LendingInOrder(Lending):
             looked += most
             most = min(2 * most, _MOST_AT_ONCE)
             if looked >= _MOST_AT_ONCE:
+                if batch.deliveries:
+                    return  # some now are better than more later
                 looked = 0
                 await asyncio.sleep(0)
 

@@ -170,7 +170,7 @@ class AdministeringDoor:
                     group=group.name.resource(),
                     committed_offset=progress.low,
                     lag=len(progress.pending) + queue.next_offset - progress.high,
-                    inflight=sum(not lease.holds_back for lease in progress.pending.values()),
+                    inflight=_inflight(progress, queue.topic),
                     owner_client_id=self._deliveries.owner(group, queue.topic, queue.id),
                 )
                 for group, progress in read_by
@@ -279,3 +279,10 @@ def _queues_that_are_read(topic: Topic) -> list[Queue]:
     if topic.lite is None:
         return topic.queues
     return [lite_topic.queue for lite_topic in topic.lite.by_name.values()]
+
+
+def _inflight(progress: Progress, topic: Topic) -> int:
+    """What is with consumers or due again. Of FIFO topics alone messages are held back."""
+    if topic.type != definition_pb2.FIFO:
+        return len(progress.pending)
+    return sum(not lease.holds_back for lease in progress.pending.values())

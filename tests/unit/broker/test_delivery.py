@@ -99,6 +99,15 @@ async def test_a_batch_at_its_last_attempt_is_buried_once_also_when_asked_for_on
 
 
 @simulated
+async def test_a_batch_that_is_due_comes_to_small_polls_without_a_wait() -> None:
+    broker = await _broker(*NUMBERS)
+    assert len(await broker.receive(invisible_s=1)) == 10
+    await asyncio.sleep(2)
+    again = [id_ for _ in range(5) for id_ in ids(await broker.receive(batch_size=2, invisible_s=60))]
+    assert again == NUMBERS
+
+
+@simulated
 async def test_dead_letters_can_be_received_as_any_topic() -> None:
     broker = await _broker("m", group={"max_attempts": 1})
     await broker.put_group("undertaker")

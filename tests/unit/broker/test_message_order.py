@@ -476,3 +476,16 @@ async def test_what_is_lent_and_what_is_held_back_is_recorded_at_once(monkeypatc
         ([0, 2], 1, False, 0),
         ([1], 0, True, 3),
     ]
+
+
+@simulated
+async def test_what_is_found_goes_out_before_the_whole_row_behind_it_is_looked_through() -> None:
+    broker = await fifo_broker(max_pending_messages=65536, cache_bytes=4 << 20, segment_bytes=4 << 20)
+    for start in range(0, 4000, 500):
+        await broker.send(*(fifo(f"a{number}") for number in range(start, start + 500)))
+    assert ids(await broker.receive(invisible_s=600)) == ["a0"]
+    (progress,) = broker.core.state.progress.values()
+    assert progress.high < 4000
+    await send(broker, "b1")
+    assert ids(await broker.receive(wait_s=1)) == ["b1"]
+    assert progress.high == 4001

@@ -13,6 +13,14 @@ from tests.unit.cli.conftest import Command
 TOPIC, GROUP = v2.Resource(name="flights"), v2.Resource(name="readers")
 
 
+def test_more_queues_of_a_fifo_topic_are_warned_of(kourou: Command) -> None:
+    kourou.ok("topic", "create", "orders", "--type", "fifo", "--queues", "8")
+    changed = kourou("topic", "change", "orders", "--queues", "9")
+    assert (changed.exit_code, "not kept in order" in changed.stderr) == (0, True)
+    changed = kourou("topic", "change", "orders", "--permission", "read")
+    assert (changed.exit_code, changed.stderr) == (0, "")
+
+
 def test_the_life_of_a_topic(kourou: Command) -> None:
     out = kourou.ok("topic", "create", "flights", "--type", "normal", "--queues", "8")
     assert out == "topic flights created: 8 queues on broker-a, broker-b\n"

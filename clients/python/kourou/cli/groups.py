@@ -50,7 +50,9 @@ _STARTS = {"first": record_pb2.START_FIRST, "last": record_pb2.START_LAST}
 MaxAttempts = Annotated[
     int | None, typer.Option(min=1, max=1000, help="Deliveries of a message before it goes to the dead-letter topic.")
 ]
-OrderOption = Annotated[Order | None, typer.Option("--order", help="Order within message groups; fifo comes later.")]
+OrderOption = Annotated[
+    Order | None, typer.Option("--order", help="fifo: of each message group one message at a time.")
+]
 AssignmentOption = Annotated[
     Assignment | None, typer.Option("--assignment", help="Each queue to one member, or all members share all queues.")
 ]

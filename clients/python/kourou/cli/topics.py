@@ -95,6 +95,8 @@ def change(
         request.permission = permission.value_of_api
     response = admin_service.call(admin, admin_rpc.CHANGE_TOPIC, request)
     print(f"topic {name} changed on {admin_service.done_by(response.outcomes)}")
+    if queues is not None and response.topic.type == definition_pb2.FIFO:
+        warn("message groups may lie in other queues from now on: what was sent before and after is not kept in order")
     admin_service.refuse_partial(response.outcomes)
 
 
