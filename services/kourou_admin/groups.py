@@ -16,7 +16,7 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ListGroupsResponse,
 )
 from kourou.protocol.kourou.admin.v1.admin_pb2 import Group as GroupView
-from kourou.protocol.kourou.log.v1.record_pb2 import Assignment, Group, Order, Start
+from kourou.protocol.kourou.log.v1.record_pb2 import Assignment, Group, LiteGroup, Order, Start
 from kourou_admin.copies import GroupCopies
 from kourou_admin.definitions import Holding, check_group_name
 from kourou_admin.outcomes import overall, reading
@@ -120,7 +120,17 @@ def _apply(settings: GroupSettings, group: Group) -> None:
         if group.start != Start.START_TIME:
             raise Refused(Code.BAD_REQUEST, "a time to start at was given, but not that the group starts at a time")
         group.start_ms = _milliseconds(settings.start_time)
+    if settings.HasField("lite"):
+        _apply_lite(settings.lite, group)
     check_group(group)
+
+
+def _apply_lite(lite: LiteGroup, group: Group) -> None:
+    """The topic stays for good; that a group is lite, too."""
+    if group.version and (not group.HasField("lite") or (lite.HasField("topic") and lite.topic != group.lite.topic)):
+        raise Refused(Code.BAD_REQUEST, "whether a group is for lite topics, and of which topic, cannot change")
+    topic = group.lite.topic if group.version else lite.topic
+    group.lite.CopyFrom(LiteGroup(topic=topic, exclusive=lite.exclusive, subscription_quota=lite.subscription_quota))
 
 
 def _apply_backoff(backoff: RetryPolicy, retry: RetryPolicy) -> None:
@@ -155,6 +165,8 @@ def _view(holding: Holding[Group]) -> GroupView:
     settings.backoff.ClearField("max_attempts")
     if newest.start == Start.START_TIME:
         settings.start_time.FromMilliseconds(newest.start_ms)
+    if newest.HasField("lite"):
+        settings.lite.CopyFrom(newest.lite)
     return GroupView(
         name=newest.name,
         settings=settings,

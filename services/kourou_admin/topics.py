@@ -22,6 +22,7 @@ from kourou_admin.copies import TopicCopies
 from kourou_admin.definitions import Holding, check_topic_name
 from kourou_admin.outcomes import overall, reading, succeeded
 from kourou_service.clock import Clock
+from kourou_service.lite_rules import check_expiration
 from kourou_service.refusal import Refused
 
 DEFAULT_QUEUES = 8
@@ -52,8 +53,11 @@ class Topics:
 
     async def change(self, request: ChangeTopicRequest) -> ChangeTopicResponse:
         check_topic_name(request.name)
-        if not request.HasField("queues") and not request.HasField("permission"):
-            raise Refused(Code.BAD_REQUEST, "nothing to change was given: the number of queues or the permission")
+        if not any(map(request.HasField, ("queues", "permission", "lite_expiration_minutes"))):
+            raise Refused(
+                Code.BAD_REQUEST,
+                "nothing to change was given: the number of queues, the permission or when lite topics expire",
+            )
         async with self._copies.changing:
             census = await self._copies.census()
             holding = census.holding(request.name)
@@ -101,12 +105,15 @@ class Topics:
             raise Refused(Code.BAD_REQUEST, f"unknown topic type {message_type}")
         if request.queues:
             _check_queues(request.queues)
-        return Topic(
+        wanted = Topic(
             name=request.name,
             type=message_type,
             queues=request.queues or DEFAULT_QUEUES,
             permission=Permission.READ_WRITE,
+            lite_expiration_minutes=_minutes(request.lite_expiration_minutes),
         )
+        check_expiration(wanted)
+        return wanted
 
     def _new(self, wanted: Topic, holding: Holding[Topic]) -> Topic:
         now_ms = self._clock.now_ms()
@@ -154,6 +161,9 @@ class Topics:
             if request.permission == Permission.PERMISSION_UNSPECIFIED:
                 raise Refused(Code.BAD_REQUEST, "the permission has to be NONE, READ, WRITE or READ_WRITE")
             changed.permission = request.permission
+        if request.HasField("lite_expiration_minutes"):
+            changed.lite_expiration_minutes = _minutes(request.lite_expiration_minutes)
+            check_expiration(changed)
         return changed
 
     def _successor(self, holding: Holding[Topic]) -> Topic:
@@ -171,6 +181,12 @@ def _check_queues(queues: int) -> None:
         raise Refused(Code.BAD_REQUEST, f"{queues} queues on each broker were asked for; 1 to {MAX_QUEUES} can be")
 
 
+def _minutes(minutes: int) -> int:
+    if minutes < 0:
+        raise Refused(Code.BAD_REQUEST, f"lite topics that expire after {minutes} minutes; 0 is for never")
+    return minutes
+
+
 def _type_name(message_type: int) -> str:
     return MessageType.Name(message_type) if message_type in MessageType.values() else str(message_type)
 
@@ -185,4 +201,5 @@ def _view(holding: Holding[Topic]) -> TopicView:
         version=newest.version,
         brokers=holding.agreeing,
         differing_brokers=holding.differing,
+        lite_expiration_minutes=newest.lite_expiration_minutes,
     )

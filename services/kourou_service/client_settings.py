@@ -6,11 +6,11 @@ What each official client understands of a retry policy differs, so its answer f
 import math
 from dataclasses import dataclass
 
-from kourou.limits import MAX_BODY_BYTES, MAX_LITE_TOPIC_CHARS
+from kourou.limits import DEFAULT_LITE_QUOTA, MAX_BODY_BYTES, MAX_LITE_TOPIC_CHARS
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2
 from kourou.protocol.google.protobuf import duration_pb2
-from kourou_service.lite_rules import DEFAULT_SUBSCRIPTION_QUOTA, LITE_CONSUMERS
+from kourou_service.lite_rules import LITE_CONSUMERS
 
 RECEIVE_BATCH_SIZE = 32
 LONG_POLLING_TIMEOUT_S = 20
@@ -30,7 +30,7 @@ class GroupFacts:
 
     retry: v2.RetryPolicy
     fifo: bool = False
-    lite_subscription_quota: int = DEFAULT_SUBSCRIPTION_QUOTA
+    lite_subscription_quota: int = DEFAULT_LITE_QUOTA
 
 
 def default_retry(max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> v2.RetryPolicy:

@@ -1,14 +1,12 @@
 """What holds for lite topics and their groups: the same at NameServers, the admin service and brokers."""
 
+from kourou.limits import DEFAULT_LITE_QUOTA, MAX_LITE_QUOTA
 from kourou.names import namespace_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_service.refusal import Refused
 
 LITE_CONSUMERS = frozenset((definition_pb2.LITE_PUSH_CONSUMER, definition_pb2.LITE_SIMPLE_CONSUMER))
-DEFAULT_SUBSCRIPTION_QUOTA = 2000
-"""Lite topics that one client may subscribe to."""
-MAX_SUBSCRIPTION_QUOTA = 20_000
 MIN_EXPIRATION_MINUTES = 15
 MAX_EXPIRATION_MINUTES = 30 * 24 * 60
 
@@ -29,16 +27,16 @@ def check_lite_group(lite: record_pb2.LiteGroup) -> None:
     """Raises Refused with what is wrong with it."""
     if fault := topic_fault(lite.topic.name) or namespace_fault(lite.topic.resource_namespace):
         raise _bad(f"a lite group needs the topic that its members read: {fault}")
-    if lite.subscription_quota > MAX_SUBSCRIPTION_QUOTA:
+    if lite.subscription_quota > MAX_LITE_QUOTA:
         raise _bad(
-            f"{lite.subscription_quota} lite topics for one client; 1 to {MAX_SUBSCRIPTION_QUOTA} can be, or 0 for "
-            f"{DEFAULT_SUBSCRIPTION_QUOTA}"
+            f"{lite.subscription_quota} lite topics for one client; 1 to {MAX_LITE_QUOTA} can be, or 0 for "
+            f"{DEFAULT_LITE_QUOTA}"
         )
 
 
 def subscription_quota(lite: record_pb2.LiteGroup) -> int:
     """How many lite topics one client of the group may subscribe to."""
-    return lite.subscription_quota or DEFAULT_SUBSCRIPTION_QUOTA
+    return lite.subscription_quota or DEFAULT_LITE_QUOTA
 
 
 def _bad(message: str) -> Refused:

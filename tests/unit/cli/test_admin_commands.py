@@ -53,6 +53,34 @@ def test_the_life_of_a_group(kourou: Command) -> None:
     assert "no groups" in kourou("group", "list").stderr
 
 
+def test_a_topic_of_lite_topics(kourou: Command) -> None:
+    kourou.ok("topic", "create", "sessions", "--type", "lite", "--lite-expiration", "1h")
+    assert json.loads(kourou.ok("topic", "show", "sessions", "--json"))["lite_expiration"] == "1h"
+    kourou.ok("topic", "change", "sessions", "--lite-expiration", "30d")
+    assert "30d" in kourou.ok("topic", "show", "sessions")
+    assert "15 to 43200" in kourou("topic", "change", "sessions", "--lite-expiration", "14m").stderr
+    kourou.ok("topic", "change", "sessions", "--lite-expiration", "never")
+    assert json.loads(kourou.ok("topic", "show", "sessions", "--json"))["lite_expiration"] == "never"
+    refused = kourou("topic", "create", "flights", "--lite-expiration", "1h")
+    assert "only a topic of type LITE" in refused.stderr
+    assert "no span of time" in kourou("topic", "change", "sessions", "--lite-expiration", "soon").stderr
+
+
+def test_a_lite_group(kourou: Command) -> None:
+    kourou.ok("group", "create", "readers", "--lite", "sessions", "--lite-quota", "9")
+    group = json.loads(kourou.ok("group", "show", "readers", "--json"))
+    assert (group["lite"], group["lite_assignment"], group["lite_quota"]) == ("sessions", "shared", 9)
+    kourou.ok("group", "change", "readers", "--exclusive-lite")
+    kourou.ok("group", "change", "readers", "--max-attempts", "3")
+    group = json.loads(kourou.ok("group", "show", "readers", "--json"))
+    assert (group["lite"], group["lite_assignment"], group["lite_quota"]) == ("sessions", "exclusive", 9)
+    kourou.ok("group", "create", "others")
+    assert "lite" not in json.loads(kourou.ok("group", "show", "others", "--json"))
+    assert "cannot change" in kourou("group", "change", "others", "--lite-quota", "5").stderr
+    assert "--lite TOPIC" in kourou("group", "create", "more", "--lite-quota", "5").stderr
+    assert "starts at the first message" in kourou("group", "create", "m", "--lite", "s", "--from", "last").stderr
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [

@@ -15,6 +15,7 @@ from kourou.cli.options import DEFAULT_ADMIN, Admin, GroupName, Json, Yes, resou
 from kourou.cli.output import show_fields, show_rows
 from kourou.cli.root import warn
 from kourou.cli.times import TIME_HELP, milliseconds, timestamp
+from kourou.limits import DEFAULT_LITE_QUOTA, MAX_LITE_QUOTA
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeGroupRequest,
@@ -65,6 +66,22 @@ StartOption = Annotated[
 ]
 
 
+LiteOption = Annotated[
+    str | None,
+    typer.Option("--lite", metavar="TOPIC", help="For consumers of the lite topics of this topic."),
+]
+ExclusiveLite = Annotated[
+    bool | None,
+    typer.Option("--exclusive-lite/--shared-lite", help="A lite topic belongs to who subscribed last, or is shared."),
+]
+LiteQuota = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MAX_LITE_QUOTA, help=f"Lite topics that one client may read; absent: {DEFAULT_LITE_QUOTA}."
+    ),
+]
+
+
 @app.command()
 def create(
     name: GroupName,
@@ -73,11 +90,19 @@ def create(
     assignment: AssignmentOption = None,
     backoff_given: BackoffOption = None,
     start: StartOption = None,
+    lite: LiteOption = None,
+    exclusive_lite: ExclusiveLite = None,
+    lite_quota: LiteQuota = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:
     """Create a consumer group, on all brokers (16 attempts over hours, concurrent, exclusive, from the first message,
     unless told otherwise)."""
     settings = _settings(max_attempts, order, assignment, backoff_given, start)
+    if lite is not None:
+        settings.lite.topic.CopyFrom(resource(lite))
+        _set_lite(settings.lite, exclusive_lite, lite_quota)
+    elif exclusive_lite is not None or lite_quota is not None:
+        raise CommandError("--exclusive-lite and --lite-quota are of groups with --lite TOPIC")
     request = CreateGroupRequest(name=resource(name), settings=settings)
     response = admin_service.call(admin, admin_rpc.CREATE_GROUP, request)
     print(f"group {shown(response.group.name)} created on {admin_service.done_by(response.outcomes)}")
@@ -113,10 +138,16 @@ def change(
     assignment: AssignmentOption = None,
     backoff_given: BackoffOption = None,
     start: StartOption = None,
+    exclusive_lite: ExclusiveLite = None,
+    lite_quota: LiteQuota = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:
     """Change what is given; the rest stays."""
     settings = _settings(max_attempts, order, assignment, backoff_given, start)
+    if exclusive_lite is not None or lite_quota is not None:
+        known = admin_service.call(admin, admin_rpc.LIST_GROUPS, ListGroupsRequest(name=resource(name)))
+        settings.lite.CopyFrom(known.groups[0].settings.lite)
+        _set_lite(settings.lite, exclusive_lite, lite_quota)
     request = ChangeGroupRequest(name=resource(name), settings=settings)
     response = admin_service.call(admin, admin_rpc.CHANGE_GROUP, request)
     print(f"group {name} changed on {admin_service.done_by(response.outcomes)}")
@@ -152,6 +183,13 @@ def _settings(
     return settings
 
 
+def _set_lite(lite: record_pb2.LiteGroup, exclusive: bool | None, quota: int | None) -> None:
+    if exclusive is not None:
+        lite.exclusive = exclusive
+    if quota is not None:
+        lite.subscription_quota = quota
+
+
 def _set_start(settings: GroupSettings, text: str) -> None:
     settings.start = _STARTS.get(text, record_pb2.START_TIME)
     if text not in _STARTS:
@@ -180,4 +218,16 @@ def _row(group: Group) -> dict[str, Any]:
         "version": group.version,
         "brokers": list(group.brokers),
         "differing_brokers": list(group.differing_brokers),
+        **_lite(group.settings),
+    }
+
+
+def _lite(settings: GroupSettings) -> dict[str, Any]:
+    if not settings.HasField("lite"):
+        return {}
+    lite = settings.lite
+    return {
+        "lite": shown(lite.topic),
+        "lite_assignment": "exclusive" if lite.exclusive else "shared",
+        "lite_quota": lite.subscription_quota or DEFAULT_LITE_QUOTA,
     }

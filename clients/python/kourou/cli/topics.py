@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from kourou.cli import admin as admin_service
 from kourou.cli.bar import Bar
+from kourou.cli.durations import duration, duration_text
 from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, TopicName, Yes, resource, shown
 from kourou.cli.output import show_fields, show_rows
 from kourou.cli.permissions import Permission
@@ -16,6 +18,7 @@ from kourou.cli.root import warn
 from kourou.limits import MAX_QUEUES
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
+from kourou.protocol.google.protobuf.duration_pb2 import Duration
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeTopicRequest,
@@ -40,12 +43,21 @@ class TopicType(StrEnum):
     LITE = "lite"
 
 
+LiteExpiration = Annotated[
+    str | None,
+    typer.Option(
+        help="Of type lite: a lite topic without new messages for so long goes (15m to 30d, as in 1h; never)."
+    ),
+]
+
+
 @app.command()
 def create(
     name: TopicName,
     message_type: Annotated[TopicType, typer.Option("--type", help="What it holds.")] = TopicType.NORMAL,
     queues: Annotated[int | None, typer.Option(min=1, max=MAX_QUEUES, help="Queues on each broker; absent: 8.")] = None,
     broker: Annotated[list[str] | None, typer.Option(help="Only on this broker (repeatable); else on all.")] = None,
+    lite_expiration: LiteExpiration = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:
     """Create a topic, on all brokers."""
@@ -54,6 +66,7 @@ def create(
         type=message_type.name,
         queues=queues,
         brokers=broker or [],
+        lite_expiration_minutes=_minutes(lite_expiration),
     )
     response = admin_service.call(admin, admin_rpc.CREATE_TOPIC, request)
     topic = response.topic
@@ -87,10 +100,11 @@ def change(
     name: TopicName,
     queues: Annotated[int | None, typer.Option(min=1, max=MAX_QUEUES, help="Queues on each broker; only more.")] = None,
     permission: Annotated[Permission | None, typer.Option(help="What clients may do.")] = None,
+    lite_expiration: LiteExpiration = None,
     admin: Admin = DEFAULT_ADMIN,
 ) -> None:
-    """Change the number of queues or the permission of a topic."""
-    request = ChangeTopicRequest(name=resource(name), queues=queues)
+    """Change the number of queues, the permission, or when lite topics expire."""
+    request = ChangeTopicRequest(name=resource(name), queues=queues, lite_expiration_minutes=_minutes(lite_expiration))
     if permission is not None:
         request.permission = permission.value_of_api
     response = admin_service.call(admin, admin_rpc.CHANGE_TOPIC, request)
@@ -142,4 +156,19 @@ def _row(topic: Topic) -> dict[str, Any]:
         "version": topic.version,
         "brokers": list(topic.brokers),
         "differing_brokers": list(topic.differing_brokers),
+        **_lite(topic),
     }
+
+
+def _lite(topic: Topic) -> dict[str, Any]:
+    if topic.type != definition_pb2.LITE:
+        return {}
+    minutes = topic.lite_expiration_minutes
+    return {"lite_expiration": duration_text(Duration(seconds=minutes * 60)) if minutes else "never"}
+
+
+def _minutes(text: str | None) -> int | None:
+    """Whole ones, at least the time that is given."""
+    if text is None:
+        return None
+    return 0 if text in ("never", "0") else math.ceil(duration(text).seconds / 60)
