@@ -38,6 +38,7 @@ from kourou_broker.operations.pull import Pulling
 from kourou_broker.operations.recall import Recalling
 from kourou_broker.operations.recent_sends import RecentSends
 from kourou_broker.operations.recovered_sends import RecoveredSends
+from kourou_broker.operations.resending import Resending
 from kourou_broker.operations.retention import Retention
 from kourou_broker.operations.scrubbing import Scrubbing
 from kourou_broker.operations.search import Lookup, Search
@@ -165,6 +166,7 @@ class BrokerCore:
             begin=self.offsets.begin,
             max_pending=settings.max_pending_messages,
         )
+        self.resending = Resending(state, self.journal, reader, self.offsets.begin)
         self.assignments = Assignments(self.clients, settings.name)
         times = InvisibleTimes(default_ms=settings.invisible_time_ms)
         self.deliveries = Deliveries(context, self.assignments, times)
@@ -277,6 +279,7 @@ class BrokerCore:
         self.clients.on_gone = self.deliveries.client_gone
         self.definitions.on_topic = self.topic_changed
         self.definitions.on_group = self.group_changed
+        self.resending.on_resent = self.deliveries.resent
 
     def _build_retention(self, settings: BrokerSettings, clock: Clock, reader: SectionReader) -> Retention:
         return Retention(

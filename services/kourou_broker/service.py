@@ -25,6 +25,7 @@ from kourou_broker.report import BrokerReport
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.commanding import CommandingDoor
+from kourou_broker.rpc.dead_letters import DeadLetterDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.explaining import ExplainingDoor
@@ -218,6 +219,7 @@ class Broker:
             deliverer=deliverer,
             clock=self._clock,
         ).open(engine)
+        DeadLetterDoor(core.state, core.journal, core.resending, deliverer).open(engine)
         ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
         CommandingDoor(core.commands, core.definitions, core.search, deliverer).open(engine)
         BackingUpDoor(core.backups).open(engine)

@@ -18,6 +18,7 @@ from kourou_broker.operations.search import Place
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.commanding import CommandingDoor
+from kourou_broker.rpc.dead_letters import DeadLetterDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
 from kourou_broker.rpc.explaining import ExplainingDoor
@@ -267,6 +268,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         deliverer=deliverer,
         clock=clock,
     ).open(engine)
+    DeadLetterDoor(core.state, core.journal, core.resending, deliverer).open(engine)
     ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
     CommandingDoor(core.commands, core.definitions, core.search, deliverer).open(engine)
     BackingUpDoor(core.backups).open(engine)

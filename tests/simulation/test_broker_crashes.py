@@ -118,6 +118,7 @@ def facts(state: State) -> dict[str, Any]:
                         queue.first_offset,
                         queue.next_offset,
                         {at: (c.position, c.length) for at, c in queue.carried.items()},
+                        queue.resent and (queue.resent.below, sorted(queue.resent.offsets)),
                     )
                     for queue in topic.queues
                 ],

@@ -199,6 +199,12 @@ class Deliveries:
         if subscription is not None:
             subscription.settled(progress.queue, offsets)
 
+    def resent(self, group: Group, topic: Topic, queue: int, offset: int) -> None:
+        """A message that the group had settled is pending again, and the disk knows."""
+        subscription = self._by_topic.get(topic.id, {}).get(group.id)
+        if subscription is not None:
+            subscription.resent(queue, offset)
+
     def forget_deleted(self) -> None:
         """Ends what waits for topics and groups that are no more."""
         state = self._context.state

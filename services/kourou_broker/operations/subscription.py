@@ -96,6 +96,18 @@ class Subscription:
         self._lending.offsets_set()
         self.wake()
 
+    def resent(self, queue: int, offset: int) -> None:
+        """A message that was settled is pending again, and the disk knows."""
+        progress = self._context.state.progress.get((self.group.id, self.topic.id, queue))
+        lease = progress.pending.get(offset) if progress is not None else None
+        if lease is None or not lease.holds_back:
+            return  # it was fresh, or settled meanwhile
+        if self._in_order:
+            self._lending.offsets_set()  # who waits for whom is looked at anew
+        else:
+            self.due.watch(queue, lease)
+        self.wake()
+
     def holds_back(self, queue: int, offset: int, lease: Lease) -> bool:
         """Whether a pending message waits for an older one of its message group."""
         return self._lending.holds_back(queue, offset, lease)

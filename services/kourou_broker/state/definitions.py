@@ -8,6 +8,7 @@ from typing import NamedTuple
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.state.lite import LiteTopics
+from kourou_broker.state.resent import Resent
 
 
 class Name(NamedTuple):
@@ -42,6 +43,8 @@ class Queue:
     first_offset: int = 0
     next_offset: int = 0
     carried: dict[int, Carried] = field(default_factory=dict[int, Carried])
+    resent: Resent | None = None
+    """Of a dead-letter queue, once something was."""
 
 
 @dataclass(slots=True, eq=False)

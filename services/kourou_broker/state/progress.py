@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from kourou_broker.state.records import Lease
+from kourou_broker.state.records import Lease, holding_back
 
 
 class Progress:
@@ -36,6 +36,11 @@ class Progress:
     def settle(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
             self.pending.pop(offset, None)
+
+    def resend(self, offset: int) -> None:
+        """A settled message is due again, as if it had never been tried. A fresh or a pending one comes anyway."""
+        if offset < self.high and offset not in self.pending:
+            self.pending[offset] = holding_back([offset])
 
     def set(self, offset: int) -> None:
         self.pending.clear()

@@ -35,6 +35,7 @@ class Kind(IntEnum):
     TRANSACTION_END = 14
     TRANSACTION_CHECKED = 15
     LITE_TOPIC = 16
+    RESENT = 17
 
 
 class Fate(IntEnum):
@@ -64,6 +65,7 @@ _CHECK = struct.Struct("<QB")
 CARRY_HEAD_BYTES = _CARRY.size
 _PLACE = struct.Struct("<QI")
 _TIMER = struct.Struct("<QQI")
+_RESENT = struct.Struct("<IIIQ")
 HELD_KINDS = frozenset((Kind.HELD, Kind.HELD_CARRIED))
 
 
@@ -260,6 +262,17 @@ def read_offset(section: Section) -> tuple[int, int]:
     """-> group id, offset."""
     group_id, to = _GROUP_OFFSET.unpack(section.payload)
     return group_id, to
+
+
+def resent(group_id: int, letters_topic: int, letter: int, origin: tuple[int, int, int]) -> Section:
+    """A dead letter is given back to its group, which had settled it; origin: topic id, queue and offset."""
+    return Section(Kind.RESENT, 0, letters_topic, 0, letter, 1, _RESENT.pack(group_id, *origin))
+
+
+def read_resent(section: Section) -> tuple[int, tuple[int, int, int]]:
+    """-> group id, origin."""
+    group_id, *origin = _RESENT.unpack(section.payload)
+    return group_id, (origin[0], origin[1], origin[2])
 
 
 def trim(position: int, first_offsets: Sequence[tuple[int, int, int]]) -> Section:

@@ -14,6 +14,7 @@ from kourou_broker.state.definitions import Carried
 from kourou_broker.state.lite import FIRST_LITE_QUEUE
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
+from kourou_broker.state.resent import Resent
 from kourou_broker.state.state import State
 from kourou_broker.state.timers import Place, Timer, Timers
 
@@ -45,6 +46,8 @@ def encode(state: State, position: int) -> bytes:
                     record_pb2.CarriedMessage(offset=at, position=copy.position, length=copy.length)
                     for at, copy in queue.carried.items()
                 ],
+                resent_below=queue.resent.below if queue.resent is not None else 0,
+                resent=sorted(queue.resent.offsets) if queue.resent is not None else (),
             )
             for topic in state.topics.values()
             for queue in topic.all_queues()
@@ -89,6 +92,8 @@ def decode(data: bytes) -> tuple[State, int]:
         queue = topic.queue(saved.queue)
         queue.first_offset, queue.next_offset = saved.first_offset, saved.next_offset
         queue.carried = {copy.offset: Carried(copy.position, copy.length) for copy in saved.carried}
+        if saved.resent_below or saved.resent:
+            queue.resent = Resent(saved.resent_below, saved.resent)
     for lite in snapshot.lite_topics:
         state.apply(records.lite_topic(lite), 0)
     for saved in snapshot.progress:

@@ -11,6 +11,7 @@ from kourou_broker.state.half_messages import HalfMessages, TransactionId
 from kourou_broker.state.lite import FIRST_LITE_QUEUE, LiteTopics
 from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Kind
+from kourou_broker.state.resent import Resent
 from kourou_broker.state.timers import Place, Timer, Timers
 
 _QUEUED_TYPES = frozenset(definition_pb2.MessageType.values()) - {definition_pb2.MESSAGE_TYPE_UNSPECIFIED}
@@ -44,6 +45,7 @@ class State:
             Kind.ACK: self._ack,
             Kind.OFFSET: self._offset,
             Kind.TRIM: self._trim,
+            Kind.RESENT: self._resend,
             Kind.CARRY: self._carry,
             Kind.BROKER: self._broker,
             Kind.HELD: self._hold,
@@ -159,12 +161,28 @@ class State:
         if progress is not None:
             progress.set(to)
 
+    def _resend(self, section: Section, position: int) -> None:
+        group_id, (topic_id, queue_id, offset) = records.read_resent(section)
+        letters, origin = self.queue(section.topic, section.queue), self.queue(topic_id, queue_id)
+        if letters is None or origin is None or group_id not in self.groups_by_id:
+            return  # deleted in the same turn
+        if letters.resent is None:
+            letters.resent = Resent(letters.first_offset)
+        letters.resent.add(section.base)
+        key = (group_id, topic_id, queue_id)
+        progress = self.progress.get(key)
+        if progress is None:
+            progress = self.progress[key] = Progress(*key, origin.first_offset)
+        progress.resend(offset)
+
     def _trim(self, section: Section, position: int) -> None:
         log_start, rows = records.read_trim(section)
         for topic_id, queue_id, first_offset in rows:
             queue = self.queue(topic_id, queue_id)
             if queue is not None:
                 queue.first_offset = max(queue.first_offset, first_offset)
+                if queue.resent is not None:
+                    queue.resent.trim(queue.first_offset)
         for progress in self.progress.values():
             queue = self.queue(progress.topic, progress.queue)
             if queue is not None:

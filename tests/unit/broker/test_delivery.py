@@ -79,7 +79,8 @@ async def test_past_the_last_attempt_a_message_becomes_a_dead_letter_with_its_or
         assert attempt(received) == number
     assert not await broker.receive(wait_s=10)
     (letter,) = await broker.dead_letters()
-    assert (letter.body, letter.user_properties) == (b"poison", {"name": "value"})
+    origin = {"DLQ_ORIGIN_TOPIC_ID": "1", "DLQ_ORIGIN_QUEUE_ID": "0", "DLQ_ORIGIN_QUEUE_OFFSET": "0"}
+    assert (letter.body, letter.user_properties) == (b"poison", {"name": "value", **origin})
     assert letter.topic.name == "%DLQ%team"
     system = letter.system_properties
     assert (system.message_id, system.tag, list(system.keys)) == ("m", "red", ["key"])

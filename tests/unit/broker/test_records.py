@@ -84,6 +84,13 @@ def test_carried_messages(at: int, stored_ms: int, body: bytes) -> None:
     assert records.read_carry(section) == (stored_ms, row + body)
 
 
+@given(group=U32, topic=U32, letter=U64, origin=st.tuples(U32, U32, U64))
+def test_resent_letters(group: int, topic: int, letter: int, origin: tuple[int, int, int]) -> None:
+    section = records.resent(group, topic, letter, origin)
+    assert (section.topic, section.base) == (topic, letter)
+    assert records.read_resent(section) == (group, origin)
+
+
 TRANSACTIONS = st.lists(st.tuples(U64, U32), max_size=20)
 
 
@@ -131,6 +138,7 @@ def _steps(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         st.tuples(st.just("offset"), _IDS, _IDS, _QUEUES, st.integers(0, 30)),
         st.tuples(st.just("trim"), _IDS, _QUEUES, st.integers(0, 30)),
         st.tuples(st.just("carry"), _IDS, _QUEUES, st.integers(0, 30)),
+        st.tuples(st.just("resent"), _IDS, st.integers(0, 5), _IDS, _QUEUES, st.integers(0, 30)),
         st.tuples(st.just("half"), _IDS, st.integers(1, 3)),
         st.tuples(st.just("transaction end"), _IDS, st.integers(0, 9), st.sampled_from(Resolution)),
         st.tuples(st.just("transaction checked"), _IDS, st.integers(0, 9)),
@@ -168,6 +176,8 @@ def _section(state: State, step: tuple[Any, ...], number: int) -> Section | None
             return records.ack(group, topic, queue, offsets, Fate.CONSUMED)
         case ("offset", group, topic, queue, to):
             return records.offset(group, topic, queue, to)
+        case ("resent", group, letter, topic, queue, offset):
+            return records.resent(group, 1, letter, (topic, queue, offset))
         case ("trim", topic, queue, first):
             return records.trim(number * 50, [(topic, queue, first)])
         case ("carry", topic, queue, offset):

@@ -179,18 +179,22 @@ class LiteTopic(_message.Message):
     def __init__(self, topic: _Optional[int] = ..., name: _Optional[str] = ..., queue: _Optional[int] = ..., last_stored_ms: _Optional[int] = ...) -> None: ...
 
 class QueueState(_message.Message):
-    __slots__ = ("topic", "queue", "first_offset", "next_offset", "carried")
+    __slots__ = ("topic", "queue", "first_offset", "next_offset", "carried", "resent_below", "resent")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
     CARRIED_FIELD_NUMBER: _ClassVar[int]
+    RESENT_BELOW_FIELD_NUMBER: _ClassVar[int]
+    RESENT_FIELD_NUMBER: _ClassVar[int]
     topic: int
     queue: int
     first_offset: int
     next_offset: int
     carried: _containers.RepeatedCompositeFieldContainer[CarriedMessage]
-    def __init__(self, topic: _Optional[int] = ..., queue: _Optional[int] = ..., first_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., carried: _Optional[_Iterable[_Union[CarriedMessage, _Mapping[str, _Any]]]] = ...) -> None: ...
+    resent_below: int
+    resent: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, topic: _Optional[int] = ..., queue: _Optional[int] = ..., first_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., carried: _Optional[_Iterable[_Union[CarriedMessage, _Mapping[str, _Any]]]] = ..., resent_below: _Optional[int] = ..., resent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CarriedMessage(_message.Message):
     __slots__ = ("offset", "position", "length")
