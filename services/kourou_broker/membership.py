@@ -25,7 +25,7 @@ class Membership:
     ) -> None:
         self._core = core
         self._report = report
-        self._listeners = [listener.name for listener in settings.listeners]
+        self._listener = settings.listeners[0].name
         self.registration = Registration(
             report,
             namesrvs,
@@ -99,10 +99,10 @@ class Membership:
     def _follow(self) -> None:
         """Routes are followed for this broker's topics that somebody consumes here, whatever else clients may name."""
         known = self._core.state.topics
-        self.routes.follow(filter(known.__contains__, self._core.clients.consumed_topics()), self._listeners)
+        self.routes.follow(filter(known.__contains__, self._core.clients.consumed_topics()), [self._listener])
 
     def _route(self, topic: Topic) -> list[QueueId]:
-        queues = self.routes.queues(topic.name, self._listeners[0])
+        queues = self.routes.queues(topic.name, self._listener)
         known = self._sorted.get(topic.name)
         if known is None or known[0] is not queues:
             readable = (queue for queue in queues if can_read(queue.permission))

@@ -54,10 +54,18 @@ class Routes:
         self._list = NamesrvList(rng)
         self._routes: dict[tuple[Name, str], Route] = {}
         self._watches: dict[tuple[Name, str], asyncio.Task[None]] = {}
+        self._topics: frozenset[Name] = frozenset()
+        self._listeners: set[str] = set()
 
-    def follow(self, topics: Iterable[Name], listeners: Sequence[str]) -> None:
-        """Follows these topics, as seen by those who come by these listeners of the broker, and no others."""
-        wanted = {(topic, listener) for topic in topics for listener in listeners}
+    def follow(self, topics: Iterable[Name], listeners: Iterable[str]) -> None:
+        """Follows these topics and no others, as seen by those who come by these listeners of the broker, and by any
+        other by which somebody asked."""
+        self._topics = frozenset(topics)
+        self._listeners.update(listeners)
+        self._watch_what_is_followed()
+
+    def _watch_what_is_followed(self) -> None:
+        wanted = {(topic, listener) for topic in self._topics for listener in self._listeners}
         for key in self._watches.keys() - wanted:
             self._watches.pop(key).cancel()
             self._routes.pop(key, None)
@@ -72,6 +80,9 @@ class Routes:
 
     async def ask(self, topic: Name, listener: str) -> Sequence[v2.MessageQueue]:
         """The same, for a topic that need not be followed: asks a NameServer if nothing is known."""
+        if listener not in self._listeners:
+            self._listeners.add(listener)
+            self._watch_what_is_followed()
         if (topic, listener) not in self._routes and (address := await self._namesrv()) is not None:
             request = routing_pb2.WatchRouteRequest(topic=topic.resource(), endpoints=self._report.endpoints(listener))
             try:

@@ -79,9 +79,7 @@ class NameServer:
             for listener in settings.listeners
         )
         self._collectors.append(certificates.collect)
-        self.broker_address = self._for_brokers.listen(
-            str(self._settings.broker_listener), name=self._settings.fallback_listener
-        )
+        self.broker_address = self._for_brokers.listen(str(self._settings.broker_listener))
         self._node = Node(self._settings.cluster, "nameserver", node_id(self.listeners[0].bind))
         self._following = Following(self._settings, self._node)
         self._following.install(self._for_clients, self._for_brokers)

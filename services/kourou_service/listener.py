@@ -179,23 +179,29 @@ class ListenerNames:
         self._learned = {_plain(address): way for address, way in ways.items()}
 
     def choose(self, endpoints: v2.Endpoints | None, authority: str, came_by: str = "") -> Way:
-        """`came_by` is the listener that the engine names; it decides when the client says nothing that is known.
+        """`came_by` is the listener that the engine names, if any; it decides when the client says nothing known.
 
         Plaintext calls may speak for clients that use TLS: brokers ask for them, and proxies end their TLS. A call that
         came over TLS is never answered with plaintext addresses.
         """
-        came = self._ways.get(came_by) or (Way(came_by) if came_by else self._ways[self._fallback])
+        came = self._ways.get(came_by)
         said = self._said(endpoints, authority)
-        return came if said is None or (came.tls and not said.tls) else said
+        if came is None:
+            return said[0] if said else self._ways[self._fallback]
+        if alike := [way for way in said if way.tls == came.tls]:
+            return alike[0]
+        return came if came.tls or not said else said[0]
 
-    def _said(self, endpoints: v2.Endpoints | None, authority: str) -> Way | None:
-        for address in endpoints.addresses if endpoints is not None else ():
-            if way := self._known(HostPort(address.host, address.port)):
-                return way
-        try:
-            return self._known(HostPort.parse(authority))
-        except ValueError:
-            return None
+    def _said(self, endpoints: v2.Endpoints | None, authority: str) -> Sequence[Way]:
+        """Of several access points that a client names, those that are known."""
+        named = endpoints.addresses if endpoints is not None else ()
+        known = [self._known(HostPort(address.host, address.port)) for address in named]
+        if not any(known):
+            try:
+                known = [self._known(HostPort.parse(authority))]
+            except ValueError:
+                return ()
+        return [way for way in known if way is not None]
 
     def _known(self, address: HostPort) -> Way | None:
         plain = _plain(address)

@@ -55,6 +55,9 @@ def test_the_command_over_tls(system: System, name: str) -> None:
     assert received == "first light\n"
     refused = system.kourou("--tls-ca", "/missing", "send", name, "x", code=1).stderr
     assert "cannot read the CAs in /missing: No such file or directory" in refused
+    wrong = system.kourou("--tls", "--namesrv", system.tls_namesrv, "send", name, "x", code=1).stderr
+    assert "its certificate is not believed" in wrong
+    assert len(wrong.splitlines()) == 1, "gRPC keeps its own log to itself"
     both = system.kourou("--no-tls", "--tls-ca", system.ca, "send", name, "x", code=2).stderr
     assert "exclude each other" in both
 

@@ -244,6 +244,11 @@ async def test_brokers_follow_routes_and_keep_the_last_one_known(network: Networ
     await asyncio.sleep(0.5)
     assert len(first.routes.queues(topic, "local")) == 10
     assert first.route_changes == [topic, topic]
+    # By another listener, once somebody has come by it.
+    await first.node.process.context.run(asyncio.ensure_future, first.routes.ask(topic, "other"))
+    await asyncio.sleep(0.5)
+    assert first.route_changes == [topic, topic, topic]
     namesrv.node.kill()
     await asyncio.sleep(600)
-    assert len(first.routes.queues(topic, "local")) == 10
+    for listener in ("local", "other"):
+        assert len(first.routes.queues(topic, listener)) == 10

@@ -15,6 +15,9 @@ Each class has an asyncio sibling with the same methods: AsyncProducer, AsyncSim
 
 import logging
 
+import kourou.grpc_log  # noqa: F401  # pyright: ignore[reportUnusedImport]  (it comes first)
+
+# isort: split
 from kourou.broadcasting import Broadcasting
 from kourou.errors import (
     AccessDenied,

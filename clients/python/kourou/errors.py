@@ -192,14 +192,27 @@ def check_status(status: v2.Status) -> None:
 def error_of_rpc(error: RpcError, address: str) -> KourouError:
     """What a call to `address` that ended without an answer means to a user."""
     if not error.sent:
-        # Of gRPC's long chain the last link is the reason, as in "Connection refused".
-        return ConnectionFailed(f"{address} cannot be reached: {error.details.rsplit(': ', 1)[-1].rstrip(']')}")
+        return ConnectionFailed(f"{address} cannot be reached: {_why_not_connected(error.details)}")
     if error.code is StatusCode.DEADLINE_EXCEEDED:
         return TimeoutExceeded(f"{address} did not answer in time")
     if error.code in _NO_ANSWER:
         return TimeoutExceeded(f"{address} gave no answer: {error.details}")
     code = _CODE_OF_STATUS.get(error.code, v2.INTERNAL_SERVER_ERROR)
     return _error_class(code)(code, f"{address}: {error.details}")
+
+
+def _why_not_connected(details: str) -> str:
+    """Of gRPC's long chain the last link is the reason, as in "Connection refused"."""
+    reason = details.removesuffix(": OK").rsplit(": ", 1)[-1].rstrip("]")
+    if "WRONG_VERSION_NUMBER" in details:
+        return "it does not speak TLS"
+    if "CERTIFICATE_VERIFY_FAILED" in details:
+        return f"its certificate is not believed, {reason}"
+    if "Hostname Verification Check failed" in details:
+        return "its certificate is made out for another name"
+    if reason == "Socket closed":
+        return "it closed the connection; perhaps it speaks TLS, or wants to see a certificate"
+    return reason
 
 
 def _error_class(code: int) -> type[ServerError]:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from kourou import AsyncProducer, ConnectionFailed, InvalidArgument
+from kourou.errors import error_of_rpc
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.routing.v1 import routing_pb2, routing_rpc
 from kourou.tls import TLS_VARIABLE, credentials_of
@@ -46,10 +47,18 @@ async def test_a_certificate_is_believed_when_its_ca_is(namesrv: NameServer, tmp
         transport = GrpcTransport(credentials_of(tls))
         assert await brokers_are_listed(address, transport)
         await transport.close()
-    for address, tls in ((plain, True), (plain, own), (safe, False), (safe, True), (safe, stranger)):
+    faults = [
+        (plain, True, "it does not speak TLS"),
+        (plain, own, "it does not speak TLS"),
+        (safe, False, "it closed the connection; perhaps it speaks TLS"),
+        (safe, True, "its certificate is not believed, self signed certificate in certificate chain"),
+        (safe, stranger, "its certificate is not believed, self signed certificate in certificate chain"),
+    ]
+    for address, tls, reason in faults:
         transport = GrpcTransport(credentials_of(tls))
-        with pytest.raises(RpcError, match="UNAVAILABLE"):
+        with pytest.raises(RpcError, match="UNAVAILABLE") as told:
             await brokers_are_listed(address, transport)
+        assert f"{address} cannot be reached: {reason}" in str(error_of_rpc(told.value, address))
         await transport.close()
 
 
@@ -68,7 +77,7 @@ async def test_a_name_is_checked_as_the_user_wrote_it(namesrv: NameServer, tmp_p
                 routing_rpc.LIST_BROKERS, lambda endpoints: routing_pb2.ListBrokersRequest(endpoints=endpoints)
             )
         async with AsyncProducer(f"127.0.0.1:{port}", tls=tmp_path / "ca.pem") as producer:
-            with pytest.raises(ConnectionFailed):
+            with pytest.raises(ConnectionFailed, match="its certificate is made out for another name"):
                 await producer._client.name_servers.call(  # pyright: ignore[reportPrivateUsage]
                     routing_rpc.LIST_BROKERS, lambda endpoints: routing_pb2.ListBrokersRequest(endpoints=endpoints)
                 )

@@ -99,8 +99,8 @@ def test_a_client_that_came_over_tls_is_told_of_tls_and_no_other():
     names.learn({HostPort("broker-a", 10911): Way("plain"), HostPort("broker-a", 10921): Way("safe", tls=True)})
     plain, safe = Way("plain"), Way("safe", tls=True)
 
-    def endpoints(text: str) -> v2.Endpoints:
-        return endpoints_of([HostPort.parse(text)])
+    def endpoints(*texts: str) -> v2.Endpoints:
+        return endpoints_of([HostPort.parse(text) for text in texts])
 
     assert names.choose(endpoints("127.0.0.1:8443"), "127.0.0.1:8443", "safe") == safe
     assert names.choose(endpoints("broker-a:10921"), "", "safe") == safe
@@ -108,6 +108,10 @@ def test_a_client_that_came_over_tls_is_told_of_tls_and_no_other():
     # Whatever it says, plaintext addresses are of no use to it.
     assert names.choose(endpoints("example.org:8081"), "example.org:8081", "safe") == safe
     assert names.choose(endpoints("broker-a:10911"), "", "safe") == safe
+    # It may name access points of both kinds.
+    both = endpoints("127.0.0.1:8443", "example.org:8081")
+    assert names.choose(both, "", "safe") == safe
+    assert names.choose(both, "", "plain") == plain
     # A call in plaintext may speak for a client that uses TLS: a broker asks for it, or a proxy ends its TLS.
     assert names.choose(endpoints("broker-a:10921"), "", "plain") == safe
     assert names.choose(endpoints("other:1"), "", "plain") == plain
@@ -116,4 +120,7 @@ def test_a_client_that_came_over_tls_is_told_of_tls_and_no_other():
 def test_the_fallback_may_be_a_listener_with_tls():
     names = ListenerNames([Listener.parse("safe=tls://127.0.0.1:8443")], "safe")
     assert names.choose(None, "") == Way("safe", tls=True)
+    # What came by the brokers' listener, which has no name, did not come over TLS.
+    names.learn({HostPort("broker-a", 10911): Way("plain")})
+    assert names.choose(endpoints_of([HostPort("broker-a", 10911)]), "") == Way("plain")
     assert ListenerNames([], "local").choose(None, "") == Way("local")
