@@ -7,7 +7,9 @@ from kourou import PushConsumer, ReceivedMessage
 
 
 def listen(message: ReceivedMessage) -> None:
-    print(message.body.decode(), flush=True)
+    # In one piece, with its newline: several threads write.
+    sys.stdout.write(f"{message.body.decode()}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
