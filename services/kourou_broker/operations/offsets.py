@@ -48,10 +48,11 @@ class Offsets:
         """The group reads the topic: if it never has before, it starts where its definition says.
 
         That is recorded for all queues at once, so that those which come later are known: in them it misses nothing.
-        What has no progress is read from its first message, so a start there needs no record.
+        What has no progress is read from its first message, so a start there needs no record. In lite topics the
+        subscriptions say where to start.
         """
         definition = group.definition
-        if definition.start not in _ELSEWHERE or self._has_begun(group, topic):
+        if definition.start not in _ELSEWHERE or topic.lite is not None or self._has_begun(group, topic):
             return
         places: list[tuple[Queue, int]] = []
         async for queue in in_slices(list(topic.queues)):
