@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou_broker.state import fold
 from tests.simulation.direct import BrokerDown, DirectCall
 from tests.simulation.time import simulate
 from tests.unit.broker.alone import MIB, Broker, Message, ids, message, resource, simulated, until
+from tests.unit.broker.test_metrics import shown
 
 Code = definition_pb2.Code
 COMMIT, ROLLBACK = definition_pb2.COMMIT, definition_pb2.ROLLBACK
@@ -193,6 +195,62 @@ async def test_a_topic_takes_its_half_messages_with_it() -> None:
     assert _open(broker) == []
     await broker.crash()
     assert _open(broker) == []
+
+
+@simulated
+async def test_a_half_message_sent_again_has_the_transaction_that_it_had() -> None:
+    broker = await _broker()
+    first, at_once = await asyncio.gather(_begin(broker, "a"), _begin(broker, "a"))
+    assert first == at_once == await _begin(broker, "a")
+    assert _open(broker) == ["a"]
+    assert (await _end(broker, first, "a")).code == Code.OK
+    assert await _begin(broker, "a") == first
+    assert (await _end(broker, first, "a")).code == Code.OK, "a sender whose answers were lost sees nothing of it"
+    assert (await _seen(broker), _open(broker)) == (["a"], [])
+
+
+@simulated
+async def test_a_broker_that_takes_no_more_messages_ends_what_is_open() -> None:
+    broker = await _broker()
+    transactions = {id_: await _begin(broker, id_) for id_ in "ab"}
+    request = broker_pb2.SetPermissionRequest(permission=definition_pb2.READ)
+    await broker.doors.call(broker_rpc.SET_PERMISSION, request, {})
+    assert (await broker.send(_half("c"))).status.code == Code.FORBIDDEN
+    described = await broker.doors.call(broker_rpc.DESCRIBE_BROKER, broker_pb2.DescribeBrokerRequest(), {})
+    assert [(held.topic.name, held.delayed, held.half) for held in described.held_messages] == [("payments", 0, 2)]
+    assert (await _end(broker, transactions["a"], "a")).code == Code.OK
+    assert (await _end(broker, transactions["b"], "b", ROLLBACK)).code == Code.OK
+    described = await broker.doors.call(broker_rpc.DESCRIBE_BROKER, broker_pb2.DescribeBrokerRequest(), {})
+    assert not described.held_messages
+    assert await _seen(broker) == ["a"]
+
+
+@simulated
+async def test_what_metrics_say() -> None:
+    broker = await _broker(transaction_max_age_hours=1)
+    await broker.put_topic("quiet", type=definition_pb2.TRANSACTION)
+    for id_, resolution in (("a", COMMIT), ("b", COMMIT), ("c", ROLLBACK)):
+        await _end(broker, await _begin(broker, id_), id_, resolution)
+    for id_ in "xyz":
+        await _begin(broker, id_)
+
+    async def half() -> dict[str, int]:
+        return {labels["topic"]: value for labels, value in (await shown(broker)).all("kourou_half_messages")}
+
+    async def ends(topic: str) -> dict[str, int]:
+        all_ = (await shown(broker)).all("kourou_transaction_ends_total")
+        return {labels["outcome"]: value for labels, value in all_ if labels["topic"] == topic}
+
+    assert await half() == {"payments": 3, "quiet": 0}
+    assert await ends("payments") == {"committed": 2, "rolled_back": 1, "given_up": 0}
+    assert await ends("quiet") == {"committed": 0, "rolled_back": 0, "given_up": 0}
+    received = await shown(broker)
+    counted = received("rocketmq_messages_in_total", topic="payments", message_type="transaction", is_system="false")
+    assert counted == 2, "a half message is in no queue"
+    await until(lambda: not _open(broker), 3700)
+    assert (await ends("payments"))["given_up"] == 3
+    await broker.put_topic("payments", version=2, deleted=True)
+    assert await half() == {"quiet": 0}
 
 
 # Bad input
