@@ -15,6 +15,7 @@ from kourou_broker.operations.clients import Client, Clients
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.message import digest, join
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
+from kourou_broker.operations.slices import in_slices
 from kourou_broker.operations.transactions import CheckTimes, Transactions
 from kourou_broker.state import State, records
 from kourou_broker.state.definitions import Topic
@@ -23,7 +24,7 @@ from kourou_service.clock import Clock
 
 _logger = structlog.stdlib.get_logger(__name__)
 _AT_A_TIME = 64
-"""Transactions in one turn; then the loop and the producers get some time."""
+"""Transactions; then producers get some time to answer."""
 _PAUSE_S = 0.1
 _LONGEST_WAIT_S = 10.0
 """The wall clock may be set: then what was not due is."""
@@ -55,20 +56,21 @@ class TransactionChecks:
         self._journal = journal
         self._clock = clock
         self._times = times
-        self._asked = 0
         self._news = asyncio.Event()
         # One entry for each open transaction; that of an ended one leaves when it comes up, or when there are many.
         self._heap = [_Entry(self._due_ms(half), topic, id_) for topic, id_, half in state.half_messages]
         heapify(self._heap)
+        self._compact_from = _COMPACT_FROM + 2 * len(self._heap)
 
     def watch(self, topic_id: int, transaction: TransactionId) -> None:
         """The transaction was begun."""
         half = self._state.half_messages.get(topic_id, transaction)
         if half is None:
             return
-        if len(self._heap) > _COMPACT_FROM + 2 * len(self._state.half_messages):
+        if len(self._heap) > self._compact_from:
             self._heap = [entry for entry in self._heap if self._half(entry) is not None]
             heapify(self._heap)
+            self._compact_from = _COMPACT_FROM + 2 * len(self._heap)
         self._push(self._due_ms(half), topic_id, transaction)
 
     async def run(self) -> None:
@@ -93,7 +95,7 @@ class TransactionChecks:
 
     async def _check_some(self) -> None:
         now_ms = self._clock.now_ms()
-        for _ in range(_AT_A_TIME):
+        async for _ in in_slices(range(_AT_A_TIME)):
             if not self._heap or self._heap[0].at_ms > now_ms or not self._journal.has_room:
                 return
             entry = heappop(self._heap)
@@ -124,11 +126,12 @@ class TransactionChecks:
     async def _ask(self, entry: _Entry, half: HalfMessage, now_ms: int) -> None:
         """One of the topic's producers, each time another one; it counts when the command can leave."""
         message = await self._reader.half(half)
-        producers = self._producers(entry)
-        if message is None or not producers or self._half(entry) is not half:
+        if message is None or self._half(entry) is not half:
             return
-        self._asked += 1
-        producer = producers[self._asked % len(producers)]
+        producers = self._producers(entry)
+        if not producers:
+            return
+        producer = producers[(hash(entry.transaction) + half.checks) % len(producers)]
         if producer.command(_question(message, entry.transaction)):
             next_ms = now_ms + self._times.interval_ms
             self._journal.emit(
