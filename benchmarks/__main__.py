@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import disk, idle, latency, load_program, many_topics, receives, restart, sends
+from benchmarks import delayed, disk, idle, latency, load_program, many_topics, receives, restart, sends
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Result, show
 from benchmarks.process import LOAD_CORE, SERVER_CORE
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "start": idle.first_message,
     "topics": many_topics.many_topics,
     "restart": restart.restart,
+    "delayed": delayed.delayed,
 }
 _NO_DISKS = ("tmpfs", "ramfs")
 

@@ -32,12 +32,12 @@ def call(address: str, method: UnaryMethod[Q, A], request: Q) -> A:
     return calls(address, method, [request])[0]
 
 
-def calls(address: str, method: UnaryMethod[Q, A], requests: Sequence[Q]) -> list[A]:
+def calls(address: str, method: UnaryMethod[Q, A], requests: Sequence[Q], at_a_time: int = _CALLS_AT_A_TIME) -> list[A]:
     answers: list[A] = []
     with grpc.insecure_channel(address) as channel:
         stub: Any = channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
-        for begin in range(0, len(requests), _CALLS_AT_A_TIME):
-            some = requests[begin : begin + _CALLS_AT_A_TIME]
+        for begin in range(0, len(requests), at_a_time):
+            some = requests[begin : begin + at_a_time]
             running = [stub.future(request, timeout=CALL_TIMEOUT_S, metadata=_CLIENT) for request in some]
             answers += [each.result() for each in running]
     return answers
@@ -90,11 +90,11 @@ class Broker:
         check(response.status)
         return sum(queue.next_offset - queue.first_offset for queue in response.queues)
 
-    def put_topics(self, names: Sequence[str]) -> None:
+    def put_topics(self, names: Sequence[str], type_: definition_pb2.MessageType = definition_pb2.NORMAL) -> None:
         definitions = [
             record_pb2.Topic(
                 name={"name": name},
-                type=definition_pb2.NORMAL,
+                type=type_,
                 queues=QUEUES,
                 permission=definition_pb2.READ_WRITE,
                 version=1,

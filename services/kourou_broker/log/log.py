@@ -258,8 +258,8 @@ class Log:
             return data
         if position < self.first_position:
             raise Dropped(f"the log begins at {self.first_position}; {position} is no more")
-        segment = self._segments[bisect_right(self._segments, position, key=lambda segment: segment.base) - 1]
-        if position + length > min(segment.end, self._durable):
+        segment = self._segment(position)
+        if position + length > self._durable_end(position):
             raise ValueError(f"{length} bytes from {position} on are not within the durable part of one segment")
         self._reads[segment.base] += 1
         try:
@@ -269,6 +269,13 @@ class Log:
             if not self._reads[segment.base]:
                 del self._reads[segment.base]
                 self._wake()
+
+    async def read_at_most(self, position: int, length: int) -> bytes:
+        """The same, but less where the durable part of the segment ends."""
+        data = self._cache.read(position, length)
+        if data is not None:
+            return data
+        return await self.read(position, min(length, self._durable_end(position) - position))
 
     # Segments
 
@@ -297,6 +304,13 @@ class Log:
             while self._reads[base]:
                 await self._progress()
             await self._drop(base, size_bytes)
+
+    def _segment(self, position: int) -> Segment:
+        return self._segments[bisect_right(self._segments, position, key=lambda segment: segment.base) - 1]
+
+    def _durable_end(self, position: int) -> int:
+        """Of the part that can be read in the segment of that position."""
+        return min(self._segment(position).end, self._durable)
 
     def _droppable(self) -> int:
         return self._commit.synced if self.kept_from is None else min(self._commit.synced, self.kept_from)

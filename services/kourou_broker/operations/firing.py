@@ -1,11 +1,11 @@
 """Delayed messages whose time has come enter a queue of their topic, where consumers find them.
 
 The copy in the queue and the record that ends the timer are in one frame of the log, so a message fires once, whatever
-crashes. Only what is durable fires. A million at a time fire in slices, each as fast as the disk takes the one before.
+crashes. Only what is durable fires. A million at a time fire in small portions, no faster than the disk takes them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 
@@ -27,6 +27,11 @@ _logger = structlog.stdlib.get_logger(__name__)
 
 _A_TURN = 256
 _BYTES_A_TURN = 512 * 1024
+_READ_TOGETHER = 2048
+"""What lies in one section is read at one time, if it is among so many that are due."""
+_READ_BYTES = 4 * 1024 * 1024
+_MOST_WAITING_BYTES = 4 * 1024 * 1024
+"""Not faster than the disk takes it: else the copies would pile up in memory."""
 _WALKED_A_TURN = 1024
 _RETRY_S = 1.0
 _LOOK_S = 1.0
@@ -92,15 +97,16 @@ class Firing:
         if due_ms is None or due_ms > now_ms:
             await self._wait(due_ms, now_ms)
             return
-        due = self._state.timers[topic].due(now_ms, _A_TURN)
+        due = self._state.timers[topic].due(now_ms, _READ_TOGETHER)
         durable = [timer for timer in due if timer.place.position < self._log.durable_position]
-        if durable:
-            async for found in self._read(topic, durable):
-                self._fire(topic, found)
-                self.refused_reason = ""
-                await self._journal.durable()
-        else:
+        if not durable:
             await self._journal.durable()
+        for found in _portions(await self._read(topic, durable), min(_BYTES_A_TURN, self._journal.max_call_bytes)):
+            self._fire(topic, found)
+            self.refused_reason = ""
+            if self._journal.waiting_bytes > _MOST_WAITING_BYTES:
+                await self._journal.durable()
+            await asyncio.sleep(0)
 
     def _first(self) -> tuple[int, int | None]:
         """-> the topic whose timer is the earliest, and its due time."""
@@ -119,27 +125,23 @@ class Firing:
                 await self._news.wait()
         self._waits_until_ms = None
 
-    async def _read(self, topic: int, timers: Sequence[Timer]) -> AsyncIterator[list[_Found]]:
-        """The messages in portions for one turn each."""
-        portion: list[_Found] = []
-        size_bytes, most_bytes = 0, min(_BYTES_A_TURN, self._journal.max_call_bytes)
-        for position, group in groupby(timers, lambda timer: timer.place.position):
-            of_section = list(group)
+    async def _read(self, topic: int, timers: Sequence[Timer]) -> list[_Found]:
+        """The messages, or the first part of what would be too many bytes, in the order of their due times."""
+        found: list[_Found] = []
+        size_bytes = 0
+        by_section = groupby(sorted(timers, key=_position), _position)
+        for position, of_section in ((position, list(group)) for position, group in by_section):
             try:
                 messages = await self._reader.held_all(position, [timer.place.index for timer in of_section])
             except Dropped:
                 messages = []
             if not messages:
                 self._missing(topic, of_section)
-            for timer, message in zip(of_section, messages, strict=False):
-                length = len(message.head) + len(message.tail)
-                if portion and size_bytes + length > most_bytes:
-                    yield portion
-                    portion, size_bytes = [], 0
-                portion.append((timer, message))
-                size_bytes += length
-        if portion:
-            yield portion
+            found += zip(of_section, messages, strict=False)
+            size_bytes += sum(len(message.head) + len(message.tail) for message in messages)
+            if size_bytes > _READ_BYTES:
+                break
+        return sorted(found, key=lambda each: each[0])
 
     def _fire(self, topic_id: int, found: list[_Found]) -> None:
         """Stores what is still there. Raises Refused, and then nothing is."""
@@ -168,6 +170,25 @@ class Firing:
                 "delayed messages are missing in the log", position=lost[0].place.position, messages=len(lost)
             )
             self._journal.emit(records.fired(topic, [(timer.due_ms, timer.origin) for timer in lost]))
+
+
+def _position(timer: Timer) -> int:
+    return timer.place.position
+
+
+def _portions(found: Sequence[_Found], most_bytes: int) -> Iterator[list[_Found]]:
+    """For one turn each."""
+    portion: list[_Found] = []
+    size_bytes = 0
+    for each in found:
+        length = len(each[1].head) + len(each[1].tail)
+        if portion and (len(portion) == _A_TURN or size_bytes + length > most_bytes):
+            yield portion
+            portion, size_bytes = [], 0
+        portion.append(each)
+        size_bytes += length
+    if portion:
+        yield portion
 
 
 def _nobody_waits(_where: Stored | Refused) -> None: ...

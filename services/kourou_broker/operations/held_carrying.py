@@ -13,6 +13,8 @@ from kourou_broker.state import records
 from kourou_broker.state.timers import Place
 
 _logger = structlog.stdlib.get_logger(__name__)
+_READ_TOGETHER = 2048
+"""Held messages that lie in one section are read at one time, if they are among so many."""
 _CARRIED_A_TURN = 256
 _CARRIED_BYTES_A_TURN = 256 * 1024
 
@@ -49,7 +51,7 @@ class HeldCarrying:
             waiting: list[HeldMessage] = []
             async for held in source(boundary):
                 waiting.append(held)
-                if len(waiting) == _CARRIED_A_TURN:
+                if len(waiting) == _READ_TOGETHER:
                     await self._carry(waiting)
                     waiting = []
             if waiting:
@@ -66,10 +68,10 @@ class HeldCarrying:
                 _logger.error("held messages are missing in the log", position=position, messages=len(of_section))
             for held, message in zip(of_section, messages, strict=False):
                 copies.add(type_, topic, held, message)
-                if copies.size_bytes >= _CARRIED_BYTES_A_TURN:
+                if copies.count >= _CARRIED_A_TURN or copies.size_bytes >= _CARRIED_BYTES_A_TURN:
                     await self._copy(copies)
                     copies = _Copies()
-        if copies.size_bytes:
+        if copies.count:
             await self._copy(copies)
 
     async def _copy(self, copies: "_Copies") -> None:
@@ -90,10 +92,11 @@ class _Copies:
 
     def __init__(self) -> None:
         self._by_topic: dict[tuple[int, int], list[tuple[HeldMessage, StoredMessage]]] = defaultdict(list)
-        self.size_bytes = 0
+        self.count = self.size_bytes = 0
 
     def add(self, type_: int, topic: int, held: HeldMessage, message: StoredMessage) -> None:
         self._by_topic[type_, topic].append((held, message))
+        self.count += 1
         self.size_bytes += len(message.head) + len(message.tail)
 
     def sections(self) -> Iterator[Section]:

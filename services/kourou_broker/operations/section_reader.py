@@ -1,19 +1,21 @@
 """Stored messages out of their sections."""
 
-from array import array
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from kourou_broker.log.errors import Dropped
 from kourou_broker.log.log import Log
 from kourou_broker.log.section import MESSAGE_ROW, SECTION_HEADER, SECTION_HEADER_BYTES, Entry, Section, parse_section
+from kourou_broker.operations.held_tables import HeldTables, held_tables_bytes
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Queue
 from kourou_broker.state.half_messages import HalfMessage
 
-_READ_WHOLE_BYTES = 64 * 1024
-"""A section of held messages up to this size is read in one piece."""
+_PEEK_BYTES = 4096
+"""Of a section whose size is not known: small ones are read in one piece."""
+_PIECE_BYTES = 512 * 1024
+"""Messages so near to each other are read together."""
 
 
 class StoredMessage(NamedTuple):
@@ -62,24 +64,15 @@ class MessageSection:
         )
 
 
-class _HeldSection:
-    """The tables at the beginning of the payload of held messages."""
-
-    __slots__ = ("_ends", "_rows", "_stored_ms")
-
-    def __init__(self, payload: bytes, table_at: int, count: int) -> None:
-        table_end = table_at + count * MESSAGE_ROW.size
-        self._stored_ms = array("Q", payload[table_at - 8 * count : table_at])
-        self._rows = list(MESSAGE_ROW.iter_unpack(payload[table_at:table_end]))
-        self._ends = list(accumulate((head + tail for head, tail, _hash in self._rows), initial=table_end))
-
-    def range(self, index: int) -> tuple[int, int]:
-        """Where the message lies in the payload."""
-        return self._ends[index], self._ends[index + 1]
-
-    def message(self, position: int, index: int, data: bytes) -> StoredMessage:
-        head, _tail, tag_hash = self._rows[index]
-        return StoredMessage(-1, data[:head], data[head:], tag_hash, self._stored_ms[index], position, index)
+def _near_ones(indexes: Sequence[int], tables: HeldTables) -> Iterator[list[int]]:
+    """The indexes, in their order, those together that are read in one piece."""
+    some: list[int] = []
+    for index in indexes:
+        if some and tables.start(max(index, *some) + 1) - tables.start(min(index, *some)) > _PIECE_BYTES:
+            yield some
+            some = []
+        some.append(index)
+    yield some
 
 
 class SectionReader:
@@ -136,23 +129,27 @@ class SectionReader:
 
         Of a section that is long only what is wanted is read: many messages come in one and fall due one by one.
         """
-        header_end = position + SECTION_HEADER_BYTES
-        if position < self._log.first_position or header_end > self._log.durable_position:
+        payload_at = position + SECTION_HEADER_BYTES
+        if position < self._log.first_position or payload_at > self._log.durable_position:
             return []
-        header = await self._log.read(position, SECTION_HEADER_BYTES)
-        kind, _type, _, _topic, _queue, _base, count, length = SECTION_HEADER.unpack(header)
+        data = await self._log.read_at_most(position, _PEEK_BYTES)
+        kind, _type, _, _topic, _queue, _base, count, length = SECTION_HEADER.unpack_from(data)
         if kind not in records.HELD_KINDS or count <= max(indexes):
             return []
-        table_at = records.held_table_at(kind, count)
-        if length <= _READ_WHOLE_BYTES or len(indexes) * 4 >= count:
-            payload = await self._log.read(header_end, length)
-            section = _HeldSection(payload, table_at, count)
-            return [section.message(position, index, payload[slice(*section.range(index))]) for index in indexes]
-        section = _HeldSection(await self._log.read(header_end, table_at + count * MESSAGE_ROW.size), table_at, count)
+        payload, tables_end = data[SECTION_HEADER_BYTES:], held_tables_bytes(kind, count)
+        if len(payload) < min(length, tables_end):
+            payload = await self._log.read(payload_at, tables_end)
+        tables = HeldTables(kind, count, payload)
         found: list[StoredMessage] = []
-        for index in indexes:
-            start, end = section.range(index)
-            found.append(section.message(position, index, await self._log.read(header_end + start, end - start)))
+        for some in _near_ones(indexes, tables):
+            start, end = tables.start(min(some)), tables.start(max(some) + 1)
+            piece = payload[start:end] if end <= len(payload) else await self._log.read(payload_at + start, end - start)
+            for index in some:
+                message = piece[tables.start(index) - start : tables.start(index + 1) - start]
+                head, tail = message[: tables.head_bytes(index)], message[tables.head_bytes(index) :]
+                found.append(
+                    StoredMessage(-1, head, tail, tables.tag_hash(index), tables.stored_ms(index), position, index)
+                )
         return found
 
     async def half(self, half: HalfMessage) -> StoredMessage | None:
