@@ -4,8 +4,7 @@ magic (8 bytes), CRC-32C of the rest (4), format (4), then a kourou.log.v1.Snaps
 """
 
 import struct
-from itertools import groupby
-from operator import itemgetter
+from itertools import groupby, islice, repeat
 
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.log.checksum import value
@@ -16,11 +15,12 @@ from kourou_broker.state.progress import Progress
 from kourou_broker.state.records import Lease
 from kourou_broker.state.resent import Resent
 from kourou_broker.state.state import State
-from kourou_broker.state.timers import Place, Timer, Timers
+from kourou_broker.state.timers import Timers
 
 _HEAD = struct.Struct("<8sII")
 _MAGIC = b"KOUROUSN"
 _FORMAT = 1
+_TIMERS_AT_A_TIME = 10_000
 
 
 class DamagedSnapshot(Exception):
@@ -108,23 +108,21 @@ def decode(data: bytes) -> tuple[State, int]:
 
 def _timers_out(state: State) -> record_pb2.Timers:
     saved = record_pb2.Timers()
+    columns = (saved.due_ms, saved.origin_positions, saved.origin_indexes, saved.positions, saved.indexes)
     for topic, timers in state.timers.items():
-        due_ms, origins, places = zip(*timers, strict=True)
-        saved.topics.extend([topic] * len(timers))
-        saved.due_ms.extend(due_ms)
-        saved.origin_positions.extend(origin.position for origin in origins)
-        saved.origin_indexes.extend(origin.index for origin in origins)
-        saved.positions.extend(place.position for place in places)
-        saved.indexes.extend(place.index for place in places)
+        saved.topics.extend(repeat(topic, len(timers)))
+        rows = timers.numbers()
+        while some := list(islice(rows, _TIMERS_AT_A_TIME)):
+            for column, numbers in zip(columns, zip(*some, strict=True), strict=True):
+                column.extend(numbers)
     return saved
 
 
 def _timers_in(state: State, saved: record_pb2.Timers) -> None:
-    origins = map(Place, saved.origin_positions, saved.origin_indexes)
-    timers = map(Timer, saved.due_ms, origins, map(Place, saved.positions, saved.indexes))
-    for topic, rows in groupby(zip(saved.topics, timers, strict=True), itemgetter(0)):
-        of_topic = state.timers[topic] = Timers()
-        of_topic.add(timer for _topic, timer in rows)
+    columns = (saved.due_ms, saved.origin_positions, saved.origin_indexes, saved.positions, saved.indexes)
+    rows = zip(*columns, strict=True)
+    for topic, of_topic in groupby(saved.topics):
+        state.timers[topic] = Timers.of_numbers(islice(rows, sum(1 for _ in of_topic)))
 
 
 def _progress_out(progress: Progress) -> record_pb2.ProgressState:

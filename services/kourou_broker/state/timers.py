@@ -50,6 +50,29 @@ class Timers:
     def add(self, timers: Iterable[Timer]) -> None:
         self._packed.update(map(_pack, timers))
 
+    def numbers(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """Due time, position and index of the origin, then of the place: for walks over millions, without objects."""
+        for packed in self._packed:
+            origin, place = packed >> _PLACE_BITS & _PLACE_MASK, packed & _PLACE_MASK
+            yield (
+                packed >> 2 * _PLACE_BITS,
+                origin >> _INDEX_BITS,
+                origin & _INDEX_MASK,
+                place >> _INDEX_BITS,
+                place & _INDEX_MASK,
+            )
+
+    @classmethod
+    def of_numbers(cls, rows: Iterable[tuple[int, int, int, int, int]]) -> "Timers":
+        timers = cls()
+        timers._packed.update(
+            (((due_ms << _POSITION_BITS | first) << _INDEX_BITS | first_index) << _POSITION_BITS | position)
+            << _INDEX_BITS
+            | index
+            for due_ms, first, first_index, position, index in rows
+        )
+        return timers
+
     def due(self, now_ms: int, limit: int) -> list[Timer]:
         """The first ones whose time has come."""
         end = self._packed.bisect_left(_key(now_ms + 1, _NOWHERE))
