@@ -13,6 +13,7 @@ from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.method import ServerStreamMethod, UnaryMethod
 from kourou_admin.brokers import Brokers
 from kourou_admin.commands import Commands
+from kourou_admin.dead_letters import DeadLetters
 from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
 from kourou_admin.messages import Messages
@@ -36,6 +37,7 @@ def open_door(
     progress: Progress,
     messages: Messages,
     commands: Commands,
+    dead_letters: DeadLetters,
 ) -> None:
     """Register every method of the service."""
     _serve(engine, admin_rpc.CREATE_TOPIC, topics.create)
@@ -56,6 +58,8 @@ def open_door(
     _serve(engine, admin_rpc.DESCRIBE_PROGRESS, progress.describe)
     _serve(engine, admin_rpc.RESET_OFFSET, progress.reset)
     _serve(engine, admin_rpc.FIND_MESSAGES, messages.find)
+    _serve(engine, admin_rpc.LIST_DEAD_LETTERS, dead_letters.list)
+    _serve_reports(engine, admin_rpc.RESEND_DEAD_LETTERS, dead_letters.resend)
     _serve(engine, admin_rpc.PRINT_THREAD_STACK_TRACE, commands.print_thread_stack_trace)
     _serve(engine, admin_rpc.VERIFY_MESSAGE, commands.verify_message)
     _serve(engine, admin_rpc.RECONNECT_CLIENT, commands.reconnect_client)

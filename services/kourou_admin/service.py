@@ -14,6 +14,7 @@ from kourou_admin.brokers import Brokers
 from kourou_admin.cluster import Cluster
 from kourou_admin.commands import Commands
 from kourou_admin.copies import GroupCopies, TopicCopies
+from kourou_admin.dead_letters import DeadLetters
 from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
 from kourou_admin.levelling import Levelling
@@ -61,6 +62,7 @@ class Admin:
             Progress(cluster),
             Messages(cluster, clock, settings.search_timeout_s),
             Commands(cluster, settings.search_timeout_s),
+            DeadLetters(cluster),
         )
         self._health = serve_health(self._engine, (admin_rpc.SERVICE,))
         serve_reflection(self._engine, (admin_rpc.SERVICE,))

@@ -39,6 +39,8 @@ class FakeBroker:
         self.down = False
         self.topics: dict[str, record_pb2.Topic] = {}
         self.groups: dict[str, record_pb2.Group] = {}
+        self.letters: list[str] = []
+        """The message ids of dead letters of the group `readers`, by offset; see keep_letters."""
         self.asked: list[tuple[str, Message]] = []
         self.answers: dict[str, Callable[[Any], Message]] = {
             broker_rpc.LIST_TOPICS.path: lambda _: broker_pb2.ListTopicsResponse(
@@ -65,6 +67,44 @@ class FakeBroker:
         if held is None or held.version < request.group.version:
             self.groups[request.group.name.name] = request.group
         return broker_pb2.PutGroupResponse(status=OK, group=self.groups[request.group.name.name])
+
+
+def keep_letters(broker: FakeBroker, ids: list[str]) -> None:
+    """From now on it keeps dead letters as a broker does."""
+    broker.letters = ids
+    resent = set[int]()
+
+    def list_letters(request: broker_pb2.ListDeadLettersRequest) -> Message:
+        if request.group.name != "readers":
+            gone = v2.Status(code=v2.CONSUMER_GROUP_NOT_FOUND, message="no such group")
+            return broker_pb2.ListDeadLettersResponse(status=gone)
+        there = [offset for offset in range(request.from_offset, len(broker.letters)) if offset not in resent]
+        return broker_pb2.ListDeadLettersResponse(
+            status=OK,
+            letters=[_letter(offset, broker.letters[offset]) for offset in there[: request.limit]],
+            next_offset=there[request.limit] if len(there) > request.limit else None,
+        )
+
+    def resend(request: broker_pb2.ResendDeadLettersRequest) -> Message:
+        resent.update(request.offsets)
+        return broker_pb2.ResendDeadLettersResponse(status=OK, results=[OK] * len(request.offsets))
+
+    broker.answers[broker_rpc.LIST_DEAD_LETTERS.path] = list_letters
+    broker.answers[broker_rpc.RESEND_DEAD_LETTERS.path] = resend
+    broker.answers[broker_rpc.DESCRIBE_QUEUES.path] = lambda _: broker_pb2.DescribeQueuesResponse(
+        status=OK, queues=[broker_pb2.Queue(next_offset=len(broker.letters))]
+    )
+
+
+def _letter(offset: int, message_id: str) -> broker_pb2.DeadLetter:
+    system = v2.SystemProperties(message_id=message_id, queue_offset=offset, body_encoding=v2.IDENTITY)
+    return broker_pb2.DeadLetter(
+        message=v2.Message(body=message_id.encode(), system_properties=system),
+        offset=offset,
+        origin_topic=v2.Resource(name="flights"),
+        origin_queue=1,
+        origin_offset=7 + offset,
+    )
 
 
 class FakeNetwork:

@@ -16,6 +16,7 @@ from kourou.transport import Reply, RpcError
 from kourou_admin.brokers import Brokers
 from kourou_admin.commands import Commands
 from kourou_admin.copies import GroupCopies, TopicCopies
+from kourou_admin.dead_letters import DeadLetters
 from kourou_admin.draining import Draining
 from kourou_admin.groups import Groups
 from kourou_admin.messages import Messages
@@ -59,6 +60,7 @@ class InMemoryAdmin:
             Progress(cluster),
             Messages(cluster, clock),
             Commands(cluster, 1.0),
+            DeadLetters(cluster),
         )
 
     def unary(self, path: str, handler: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
-from tests.unit.admin.fake_cluster import OK
+from tests.unit.admin.fake_cluster import OK, keep_letters
 from tests.unit.cli.conftest import Command
 
 TOPIC, GROUP = v2.Resource(name="flights"), v2.Resource(name="readers")
@@ -109,6 +109,29 @@ def test_where_a_group_starts(kourou: Command) -> None:
     assert kourou.brokers["broker-a"].groups["others"].start_ms == 1_793_534_400_250
 
 
+def test_dead_letters(kourou: Command) -> None:
+    for name, broker in kourou.brokers.items():
+        keep_letters(broker, [f"{name}-{number}" for number in range(3)])
+    rows = json.loads(kourou.ok("group", "dead-letters", "readers", "--json"))
+    assert [row["message_id"] for row in rows] == [
+        f"{name}-{number}" for name in ("broker-a", "broker-b") for number in range(3)
+    ]
+    assert (rows[1]["origin_topic"], rows[1]["origin_queue"], rows[1]["origin_offset"]) == ("flights", 1, 8)
+    assert rows[1]["body"] == "broker-a-1"
+    assert "there are more on broker-a, broker-b" in kourou("group", "dead-letters", "readers", "--limit", "2").stderr
+    out = kourou.ok("group", "resend", "readers", "--id", "broker-a-1", "--id", "broker-b-0")
+    assert out == "2 dead letters were given back to group readers\n"
+    assert "broker-a-1" not in kourou.ok("group", "dead-letters", "readers")
+    result = kourou("group", "resend", "readers", "--id", "broker-a-1", "--id", "broker-a-2")
+    assert result.exit_code == 1
+    assert "1 dead letters were given back" in result.stdout
+    assert "not resent: no such dead letter: broker-a-1" in result.stderr
+    assert kourou.ok("group", "resend", "readers", "--all").startswith("3 dead letters")
+    assert kourou.ok("group", "resend", "readers", "--all") == "nothing was resent\n"
+    assert "group readers has no dead letters" in kourou("group", "dead-letters", "readers").stderr
+    assert "no such group" in kourou("group", "resend", "nobody", "--all").stderr
+
+
 def test_namespaces_are_written_with_a_slash(kourou: Command) -> None:
     kourou.ok("topic", "create", "team/flights")
     assert json.loads(kourou.ok("topic", "list", "--json"))[0]["name"] == "team/flights"
@@ -152,6 +175,9 @@ def test_refusals_are_one_line_on_stderr(kourou: Command) -> None:
         ("offset", "reset", "g", "t", "--first", "--last"),
         ("message", "find", "--topic", "t"),
         ("message", "find", "--key", "k"),
+        ("group", "resend", "g"),
+        ("group", "resend", "g", "--all", "--id", "x"),
+        ("group", "dead-letters", "g", "--limit", "257"),
         ("send", "t"),
         ("send", "t", "x", "--lines", "-"),
         ("send", "t", "x", "--property", "x"),

@@ -26,8 +26,9 @@ class Bar:
         self._task = self._progress.add_task("", total=None, note="")
         self.total = 0
 
-    def show(self, done: int, total: int, note: str = "") -> None:
-        self.total = total
+    def show(self, done: int, total: int | None, note: str = "") -> None:
+        """`total`: None while nobody knows."""
+        self.total = total or 0
         self._progress.update(self._task, completed=done, total=total, note=note)
 
     def __enter__(self) -> Bar:

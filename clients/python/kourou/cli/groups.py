@@ -10,6 +10,7 @@ import typer
 
 from kourou.cli import admin as admin_service
 from kourou.cli.backoffs import BACKOFF_HELP, backoff, backoff_text
+from kourou.cli.dead_letters import dead_letters, resend
 from kourou.cli.errors import CommandError
 from kourou.cli.options import DEFAULT_ADMIN, Admin, GroupName, Json, Yes, resource, shown
 from kourou.cli.output import show_fields, show_rows
@@ -27,7 +28,7 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
 )
 from kourou.protocol.kourou.log.v1 import record_pb2
 
-app = typer.Typer(help="Consumer groups: create, list, show, change, delete.", no_args_is_help=True)
+app = typer.Typer(help="Consumer groups: create, list, show, change, delete; dead letters.", no_args_is_help=True)
 
 
 class Order(StrEnum):
@@ -162,6 +163,10 @@ def delete(name: GroupName, yes: Yes = False, admin: Admin = DEFAULT_ADMIN) -> N
     response = admin_service.call(admin, admin_rpc.DELETE_GROUP, DeleteGroupRequest(name=resource(name)))
     print(f"group {name} deleted on {admin_service.done_by(response.outcomes)}")
     admin_service.refuse_partial(response.outcomes)
+
+
+app.command("dead-letters")(dead_letters)
+app.command()(resend)
 
 
 def _settings(

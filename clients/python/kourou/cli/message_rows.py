@@ -9,6 +9,8 @@ from typing import Any
 from kourou.errors import CorruptMessage
 from kourou.message import ReceivedMessage
 
+_PREVIEW_CHARS = 60
+
 
 def message_row(message: ReceivedMessage) -> dict[str, Any]:
     """Times in milliseconds since 1970; None for what the message does not have."""
@@ -34,6 +36,16 @@ def message_row(message: ReceivedMessage) -> dict[str, Any]:
         "body": body,
         "body_encoding": encoding,
     }
+
+
+def preview(row: dict[str, Any]) -> str:
+    """The beginning of a message's body, for a table."""
+    body = row["body"]
+    if body is None:
+        return "(cannot be unpacked)"
+    if row["body_encoding"] == "base64":
+        return f"({row['size_bytes']} bytes that are no text)"
+    return body if len(body) <= _PREVIEW_CHARS else body[: _PREVIEW_CHARS - 1] + "…"
 
 
 def _milliseconds(time: datetime | None) -> int | None:

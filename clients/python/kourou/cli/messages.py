@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kourou.cli import admin as admin_service
-from kourou.cli.message_rows import message_row
+from kourou.cli.message_rows import message_row, preview
 from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, Namesrv, resource
 from kourou.cli.output import show_rows
 from kourou.cli.times import TIME_HELP, timestamp
@@ -20,8 +20,6 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessage
 from kourou.protocol.kourou.broker.v1.broker_pb2 import TimeSpan
 
 app = typer.Typer(help="Find messages, take delayed ones back.", no_args_is_help=True)
-
-_PREVIEW_CHARS = 60
 
 
 @app.callback()
@@ -80,7 +78,7 @@ def find(
     response = admin_service.call(admin, admin_rpc.FIND_MESSAGES, request, admin_service.SEARCH_TIMEOUT_S)
     rows = [_row(entry) for entry in response.messages]
     if not json:
-        rows = [{**row, "body": _preview(row)} for row in rows]
+        rows = [{**row, "body": preview(row)} for row in rows]
     columns = ["stored_ms", "topic", "broker", "queue", "offset", "message_id", "offset_message_id", "tag", "keys"]
     show_rows(rows, json, [*columns, "body"], "no such messages")
     admin_service.warn_missing(response.failures)
@@ -97,12 +95,3 @@ def _span(start: str | None, end: str | None) -> TimeSpan:
 def _row(entry: BrokerMessage) -> dict[str, Any]:
     row = message_row(ReceivedMessage(entry.found.message, entry.broker, ""))
     return {**row, "offset_message_id": entry.found.offset_message_id}
-
-
-def _preview(row: dict[str, Any]) -> str:
-    body = row["body"]
-    if body is None:
-        return "(cannot be unpacked)"
-    if row["body_encoding"] == "base64":
-        return f"({row['size_bytes']} bytes that are no text)"
-    return body if len(body) <= _PREVIEW_CHARS else body[: _PREVIEW_CHARS - 1] + "…"
