@@ -11,8 +11,12 @@ import java.util.Map;
  * standard input. Each result is a line of JSON on standard output.
  */
 public final class Main {
-    private static final Map<String, Command> COMMANDS =
-            Map.of("send", new Send(), "receive", new Receive(), "listen", new Listen());
+    private static final Map<String, Command> COMMANDS = Map.of(
+            "send", new Send(),
+            "transact", new Transact(),
+            "recall", new Recall(),
+            "receive", new Receive(),
+            "listen", new Listen());
 
     private Main() {}
 

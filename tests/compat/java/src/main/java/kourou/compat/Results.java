@@ -6,6 +6,7 @@ import java.io.PrintStream;
 import java.nio.ByteBuffer;
 import java.util.HexFormat;
 import org.apache.rocketmq.client.apis.message.MessageView;
+import org.apache.rocketmq.client.apis.producer.SendReceipt;
 
 /** Lines of JSON, from any thread. */
 final class Results {
@@ -20,9 +21,19 @@ final class Results {
         out.println(gson.toJson(result));
     }
 
-    void sent(String id) {
+    void sent(SendReceipt receipt) {
         JsonObject result = new JsonObject();
-        result.addProperty("id", id);
+        result.addProperty("id", receipt.getMessageId().toString());
+        if (receipt.getRecallHandle() != null && !receipt.getRecallHandle().isEmpty()) {
+            result.addProperty("recall_handle", receipt.getRecallHandle());
+        }
+        write(result);
+    }
+
+    /** One fact. */
+    void told(String what, String value) {
+        JsonObject result = new JsonObject();
+        result.addProperty(what, value);
         write(result);
     }
 
@@ -34,6 +45,10 @@ final class Results {
         message.getTag().ifPresent(tag -> result.addProperty("tag", tag));
         result.add("keys", gson.toJsonTree(message.getKeys().stream().sorted().toList()));
         result.add("properties", gson.toJsonTree(message.getProperties()));
+        message.getMessageGroup().ifPresent(group -> result.addProperty("group", group));
+        message.getDeliveryTimestamp().ifPresent(time -> result.addProperty("deliver_at_ms", time));
+        message.getPriority().ifPresent(priority -> result.addProperty("priority", priority));
+        message.getLiteTopic().ifPresent(name -> result.addProperty("lite_topic", name));
         result.addProperty("attempt", message.getDeliveryAttempt());
         result.addProperty("at_ms", System.currentTimeMillis());
         write(result);
