@@ -18,7 +18,7 @@ from kourou_broker.state import Fate, records
 from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_broker.state.records import Lease
 
-_MOST_AT_ONCE = 256
+_MOST_AT_ONCE = 128
 """Messages that are parsed before the loop gets its turn."""
 
 

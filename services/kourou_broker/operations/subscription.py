@@ -41,7 +41,7 @@ class Subscription:
         self._in_order = keeps_order(group, topic)
         self._lending = self._new_lending()
         for progress in context.state.progress_of(group, topic):
-            for lease, _offsets in progress.leases():
+            for lease in dict.fromkeys(progress.pending.values()):
                 if not (self._in_order and lease.holds_back):
                     self.due.watch(progress.queue, lease)
 
@@ -248,7 +248,7 @@ class Subscription:
         self._lending = self._new_lending()
         if not self._in_order:
             for progress in self._context.state.progress_of(self.group, self.topic):
-                for lease, _offsets in progress.leases():
+                for lease in dict.fromkeys(progress.pending.values()):
                     if lease.holds_back:
                         self.due.watch(progress.queue, lease)  # it is due: nothing waits any more
 
