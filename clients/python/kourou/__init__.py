@@ -11,6 +11,7 @@
             consumer.ack(message)
 
 Each class has an asyncio sibling with the same methods: AsyncProducer, AsyncSimpleConsumer, AsyncPushConsumer.
+LitePushConsumer and LiteSimpleConsumer read lite topics.
 """
 
 import logging
@@ -41,16 +42,20 @@ from kourou.errors import (
     Unsupported,
 )
 from kourou.filters import Sql
+from kourou.lite_consumers import AsyncLitePushConsumer, AsyncLiteSimpleConsumer
+from kourou.lite_topics import Tail
 from kourou.message import Message, MessageType, ReceivedMessage, SendResult
 from kourou.message_id import OffsetMessageId
 from kourou.producer import AsyncProducer
 from kourou.push_consumer import AsyncPushConsumer
 from kourou.simple_consumer import AsyncSimpleConsumer
-from kourou.sync import Producer, PushConsumer, SimpleConsumer, Transaction
+from kourou.sync import LitePushConsumer, LiteSimpleConsumer, Producer, PushConsumer, SimpleConsumer, Transaction
 from kourou.transactions import AsyncTransaction, TransactionResolution
 
 __all__ = [
     "AccessDenied",
+    "AsyncLitePushConsumer",
+    "AsyncLiteSimpleConsumer",
     "AsyncProducer",
     "AsyncPushConsumer",
     "AsyncSimpleConsumer",
@@ -65,6 +70,8 @@ __all__ = [
     "InvalidReceiptHandle",
     "InvalidRequest",
     "KourouError",
+    "LitePushConsumer",
+    "LiteSimpleConsumer",
     "Message",
     "MessageTooLarge",
     "MessageType",
@@ -79,6 +86,7 @@ __all__ = [
     "ServerFailure",
     "SimpleConsumer",
     "Sql",
+    "Tail",
     "TimeoutExceeded",
     "TooManyRequests",
     "TopicNotFound",

@@ -41,6 +41,8 @@ class Session:
             commands.RECONNECT: self._reconnect,
         }
         """Of brokers' commands, by their names in TelemetryCommand."""
+        self.on_settings: Callable[[str], None] = lambda _address: None
+        """Called with the address of a broker that has answered our settings, as after each of its starts."""
         self._brokers: dict[str, _Presence] = {}
         self._obeying: set[asyncio.Task[None]] = set()
         self._heartbeats: asyncio.Task[None] | None = None
@@ -128,6 +130,7 @@ class Session:
         if command.HasField("settings"):
             presence.refusal = None
             self.broker_settings = self.broker_settings.applied(command.settings)
+            self.on_settings(address)
         elif command.HasField("status") and command.status.code != v2.OK:
             if presence.refusal is None or presence.refusal.code != command.status.code:
                 _log.warning("a broker refused our settings: %s", command.status.message)

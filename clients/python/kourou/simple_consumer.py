@@ -48,18 +48,18 @@ class _Source:
     wanted: Filter
 
 
-class AsyncSimpleConsumer:
-    """Receives on one event loop. All consumers of a group share its messages."""
+class Receiver:
+    """What all consumers have that receive when asked."""
 
     def __init__(
         self,
+        client_type: v2.ClientType,
         group: str,
         subscriptions: Mapping[str, Filter],
-        namesrv: str | Sequence[str] | None = None,
-        **options: Unpack[ClientOptions],
+        namesrv: str | Sequence[str] | None,
+        options: ClientOptions,
     ) -> None:
-        """`subscriptions`: for each topic the tags to receive, as in "paid || shipped", or "*" for all, or `Sql(...)`.
-        `namesrv`: "host:port" of one or several NameServers; else from KOUROU_NAMESRV, else the local cluster."""
+        self._client_type = client_type
         self._group = group
         self._subscriptions = checked_subscriptions(subscriptions)
         self._client = Client(namesrv, self._settings, group=group, options=options)
@@ -76,16 +76,6 @@ class AsyncSimpleConsumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def subscribe(self, topic: str, tags: Filter = "*") -> None:
-        """From the next `receive` on, by tags or `Sql(...)`; replaces what a topic is filtered by already."""
-        self._subscriptions.update(checked_subscriptions({topic: tags}))
-        await self._client.session.announce()
-
-    async def unsubscribe(self, topic: str) -> None:
-        if self._subscriptions.pop(topic, None) is not None:
-            self._client.routes.forget(topic)
-            await self._client.session.announce()
 
     async def receive(
         self,
@@ -133,7 +123,7 @@ class AsyncSimpleConsumer:
         await self._client.close()
 
     def _settings(self) -> v2.Settings:
-        return settings.subscribing(v2.SIMPLE_CONSUMER, self._group, self._subscriptions)
+        return settings.subscribing(self._client_type, self._group, self._subscriptions)
 
     async def _receive_any(
         self, max_messages: int, invisible_duration_s: float, wait_s: float
@@ -193,6 +183,31 @@ class AsyncSimpleConsumer:
             return await acknowledge(self._client.wire, self._group, messages)
         except KourouError as error:
             return [error] * len(messages)
+
+
+class AsyncSimpleConsumer(Receiver):
+    """Receives on one event loop. All consumers of a group share its messages."""
+
+    def __init__(
+        self,
+        group: str,
+        subscriptions: Mapping[str, Filter],
+        namesrv: str | Sequence[str] | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """`subscriptions`: for each topic the tags to receive, as in "paid || shipped", or "*" for all, or `Sql(...)`.
+        `namesrv`: "host:port" of one or several NameServers; else from KOUROU_NAMESRV, else the local cluster."""
+        super().__init__(v2.SIMPLE_CONSUMER, group, subscriptions, namesrv, options)
+
+    async def subscribe(self, topic: str, tags: Filter = "*") -> None:
+        """From the next `receive` on, by tags or `Sql(...)`; replaces what a topic is filtered by already."""
+        self._subscriptions.update(checked_subscriptions({topic: tags}))
+        await self._client.session.announce()
+
+    async def unsubscribe(self, topic: str) -> None:
+        if self._subscriptions.pop(topic, None) is not None:
+            self._client.routes.forget(topic)
+            await self._client.session.announce()
 
 
 def checked_subscriptions(subscriptions: Mapping[str, Filter]) -> dict[str, Filter]:

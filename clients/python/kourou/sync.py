@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from typing_extensions import Unpack
 
@@ -13,10 +13,12 @@ from kourou.broadcasting import Broadcasting
 from kourou.client import ClientOptions
 from kourou.filters import Filter
 from kourou.listening import Listener
+from kourou.lite_consumers import AsyncLitePushConsumer, AsyncLiteSimpleConsumer
+from kourou.lite_topics import LiteStart, OnLost
 from kourou.message import Message, ReceivedMessage, SendResult
 from kourou.producer import SEND_TIMEOUT_S, AsyncProducer
 from kourou.push_consumer import CLOSE_GRACE_S, CONCURRENCY, MAX_CACHED_BYTES, MAX_CACHED_COUNT, AsyncPushConsumer
-from kourou.simple_consumer import INVISIBLE_DURATION_S, MAX_MESSAGES, WAIT_S, AsyncSimpleConsumer
+from kourou.simple_consumer import INVISIBLE_DURATION_S, MAX_MESSAGES, WAIT_S, AsyncSimpleConsumer, Receiver
 from kourou.transactions import AsyncTransaction, TransactionChecker
 
 
@@ -110,18 +112,13 @@ class Producer:
         portal.run(self._producer.close())
 
 
-class SimpleConsumer:
-    """Receives messages when asked, and settles each as the caller says."""
+C = TypeVar("C", bound=Receiver)
+P = TypeVar("P", bound=AsyncPushConsumer)
 
-    def __init__(
-        self,
-        group: str,
-        subscriptions: Mapping[str, Filter],
-        namesrv: str | Sequence[str] | None = None,
-        **options: Unpack[ClientOptions],
-    ) -> None:
-        """See AsyncSimpleConsumer."""
-        self._consumer = AsyncSimpleConsumer(group, subscriptions, namesrv, **options)
+
+class _Receiving(Generic[C]):
+    def __init__(self, consumer: C) -> None:
+        self._consumer = consumer
 
     @property
     def client_id(self) -> str:
@@ -134,13 +131,6 @@ class SimpleConsumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def subscribe(self, topic: str, tags: Filter = "*") -> None:
-        """See AsyncSimpleConsumer.subscribe."""
-        portal.run(self._consumer.subscribe(topic, tags))
-
-    def unsubscribe(self, topic: str) -> None:
-        portal.run(self._consumer.unsubscribe(topic))
 
     def receive(
         self,
@@ -165,36 +155,58 @@ class SimpleConsumer:
         portal.run(self._consumer.close())
 
 
-class PushConsumer:
-    """Calls a listener with each message, in threads; a coroutine function on the event loop of the clients."""
+class SimpleConsumer(_Receiving[AsyncSimpleConsumer]):
+    """Receives messages when asked, and settles each as the caller says."""
 
     def __init__(
         self,
         group: str,
         subscriptions: Mapping[str, Filter],
-        listener: Listener,
         namesrv: str | Sequence[str] | None = None,
-        *,
-        concurrency: int = CONCURRENCY,
-        broadcasting: Broadcasting | None = None,
-        max_cached_count: int = MAX_CACHED_COUNT,
-        max_cached_bytes: int = MAX_CACHED_BYTES,
-        close_grace_s: float = CLOSE_GRACE_S,
         **options: Unpack[ClientOptions],
     ) -> None:
-        """See AsyncPushConsumer."""
-        self._consumer = AsyncPushConsumer(
-            group,
-            subscriptions,
-            listener,
-            namesrv,
-            concurrency=concurrency,
-            broadcasting=broadcasting,
-            max_cached_count=max_cached_count,
-            max_cached_bytes=max_cached_bytes,
-            close_grace_s=close_grace_s,
-            **options,
-        )
+        """See AsyncSimpleConsumer."""
+        super().__init__(AsyncSimpleConsumer(group, subscriptions, namesrv, **options))
+
+    def subscribe(self, topic: str, tags: Filter = "*") -> None:
+        """See AsyncSimpleConsumer.subscribe."""
+        portal.run(self._consumer.subscribe(topic, tags))
+
+    def unsubscribe(self, topic: str) -> None:
+        portal.run(self._consumer.unsubscribe(topic))
+
+
+class LiteSimpleConsumer(_Receiving[AsyncLiteSimpleConsumer]):
+    """Receives messages of lite topics when asked, and settles each as the caller says."""
+
+    def __init__(
+        self,
+        group: str,
+        topic: str,
+        namesrv: str | Sequence[str] | None = None,
+        *,
+        on_lost: OnLost | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """See AsyncLiteSimpleConsumer. `on_lost` is called on the event loop of the clients, and must not block it."""
+        super().__init__(AsyncLiteSimpleConsumer(group, topic, namesrv, on_lost=on_lost, **options))
+
+    @property
+    def lite_topics(self) -> frozenset[str]:
+        """Those that it reads."""
+        return self._consumer.lite_topics
+
+    def subscribe(self, lite_topic: str, *, start: LiteStart | None = None) -> None:
+        """See AsyncLiteSimpleConsumer.subscribe."""
+        portal.run(self._consumer.subscribe(lite_topic, start=start))
+
+    def unsubscribe(self, lite_topic: str) -> None:
+        portal.run(self._consumer.unsubscribe(lite_topic))
+
+
+class _Pushing(Generic[P]):
+    def __init__(self, consumer: P) -> None:
+        self._consumer = consumer
 
     @property
     def client_id(self) -> str:
@@ -216,3 +228,81 @@ class PushConsumer:
     def close(self) -> None:
         """See AsyncPushConsumer.close."""
         portal.run(self._consumer.close())
+
+
+class PushConsumer(_Pushing[AsyncPushConsumer]):
+    """Calls a listener with each message, in threads; a coroutine function on the event loop of the clients."""
+
+    def __init__(
+        self,
+        group: str,
+        subscriptions: Mapping[str, Filter],
+        listener: Listener,
+        namesrv: str | Sequence[str] | None = None,
+        *,
+        concurrency: int = CONCURRENCY,
+        broadcasting: Broadcasting | None = None,
+        max_cached_count: int = MAX_CACHED_COUNT,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
+        close_grace_s: float = CLOSE_GRACE_S,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """See AsyncPushConsumer."""
+        consumer = AsyncPushConsumer(
+            group,
+            subscriptions,
+            listener,
+            namesrv,
+            concurrency=concurrency,
+            broadcasting=broadcasting,
+            max_cached_count=max_cached_count,
+            max_cached_bytes=max_cached_bytes,
+            close_grace_s=close_grace_s,
+            **options,
+        )
+        super().__init__(consumer)
+
+
+class LitePushConsumer(_Pushing[AsyncLitePushConsumer]):
+    """Calls a listener with each message of the lite topics that it reads, as PushConsumer does."""
+
+    def __init__(
+        self,
+        group: str,
+        topic: str,
+        listener: Listener,
+        namesrv: str | Sequence[str] | None = None,
+        *,
+        on_lost: OnLost | None = None,
+        concurrency: int = CONCURRENCY,
+        max_cached_count: int = MAX_CACHED_COUNT,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
+        close_grace_s: float = CLOSE_GRACE_S,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """See AsyncLitePushConsumer. `on_lost` is called on the event loop of the clients, and must not block it."""
+        consumer = AsyncLitePushConsumer(
+            group,
+            topic,
+            listener,
+            namesrv,
+            on_lost=on_lost,
+            concurrency=concurrency,
+            max_cached_count=max_cached_count,
+            max_cached_bytes=max_cached_bytes,
+            close_grace_s=close_grace_s,
+            **options,
+        )
+        super().__init__(consumer)
+
+    @property
+    def lite_topics(self) -> frozenset[str]:
+        """Those that it reads."""
+        return self._consumer.lite_topics
+
+    def subscribe(self, lite_topic: str, *, start: LiteStart | None = None) -> None:
+        """See AsyncLiteSimpleConsumer.subscribe."""
+        portal.run(self._consumer.subscribe(lite_topic, start=start))
+
+    def unsubscribe(self, lite_topic: str) -> None:
+        portal.run(self._consumer.unsubscribe(lite_topic))

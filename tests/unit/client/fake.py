@@ -130,6 +130,8 @@ class Broker(Server):
         self.assign: Callable[[str], Iterable[v2.MessageQueue]] = lambda topic: []
         self.telemetry_contexts: list[Any] = []
         self._writing = asyncio.Lock()
+        self.lite_syncs: list[service_pb2.SyncLiteSubscriptionRequest] = []
+        self.lite_status = OK
         self.replies: list[service_pb2.TelemetryCommand] = []
         """What clients answered to what they were told."""
         self.ends: list[service_pb2.EndTransactionRequest] = []
@@ -137,6 +139,7 @@ class Broker(Server):
         self.dead_letters: list[service_pb2.ForwardMessageToDeadLetterQueueRequest] = []
         for method, handler in {
             service_rpc.SEND_MESSAGE: self._send,
+            service_rpc.SYNC_LITE_SUBSCRIPTION: self._sync_lite,
             service_rpc.RECEIVE_MESSAGE: self._receive,
             service_rpc.ACK_MESSAGE: self._ack,
             service_rpc.CHANGE_INVISIBLE_DURATION: self._change,
@@ -271,6 +274,10 @@ class Broker(Server):
     async def _forward(self, request: service_pb2.ForwardMessageToDeadLetterQueueRequest, context: Any):
         self.dead_letters.append(request)
         return service_pb2.ForwardMessageToDeadLetterQueueResponse(status=OK)
+
+    async def _sync_lite(self, request: service_pb2.SyncLiteSubscriptionRequest, context: Any):
+        self.lite_syncs.append(request)
+        return service_pb2.SyncLiteSubscriptionResponse(status=self.lite_status)
 
     async def _heartbeat(self, request: service_pb2.HeartbeatRequest, context: Any):
         self.heartbeats.append(request)

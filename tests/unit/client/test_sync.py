@@ -80,11 +80,13 @@ def test_not_on_the_loop_of_the_clients():
         portal.run(misuse())
 
 
-@pytest.mark.parametrize("name", ["Producer", "SimpleConsumer", "PushConsumer", "Transaction"])
+@pytest.mark.parametrize(
+    "name", ["Producer", "SimpleConsumer", "PushConsumer", "LiteSimpleConsumer", "LitePushConsumer", "Transaction"]
+)
 def test_the_same_methods_with_the_same_signatures(name: str):
     blocking, asynchronous = getattr(kourou, name), getattr(kourou, f"Async{name}")
-    public = {key for key in vars(asynchronous) if not key.startswith("_")}
-    assert public == {key for key in vars(blocking) if not key.startswith("_")}
+    public = {key for key in dir(asynchronous) if not key.startswith("_")}
+    assert public == {key for key in dir(blocking) if not key.startswith("_")}
     for key in [*public, "__init__"] if name != "Transaction" else public:
         if callable(getattr(blocking, key)):
             of_sibling = str(inspect.signature(getattr(asynchronous, key))).replace("AsyncTransaction", "Transaction")
