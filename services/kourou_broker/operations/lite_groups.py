@@ -29,6 +29,11 @@ def check_member(group: Group, client_type: int, topics: Iterable[Name] = ()) ->
 def check_lite_consumer(group: Group, topic: Topic, client: Client) -> None:
     """Raises Refused unless all three are lite: the group, the topic that it reads, and the client that asks."""
     lite_topics_of(topic)
+    if group.lite_topic is None:
+        raise Refused(
+            definition_pb2.ILLEGAL_CONSUMER_GROUP,
+            f"group {group.name} is not for lite consumers; to make one: kourou group create NAME --lite {topic.name}",
+        )
     check_member(group, client.type or definition_pb2.LITE_SIMPLE_CONSUMER, (topic.name,))
 
 

@@ -463,6 +463,9 @@ async def test_other_groups_topics_and_clients_are_refused() -> None:
     await broker.put_topic("normal", 1)
     await broker.put_topic("more", 1, type=definition_pb2.LITE)
     assert await sync(broker, "c", PARTIAL_ADD, "a", group="plain") == Code.ILLEGAL_CONSUMER_GROUP
+    await broker.receive(client="other", group="plain", topic="normal")
+    assert await sync(broker, "other", PARTIAL_ADD, "a", group="plain") == Code.ILLEGAL_CONSUMER_GROUP
+    assert await sync(broker, "other", PARTIAL_ADD, "a") == Code.ILLEGAL_CONSUMER_GROUP
     assert await sync(broker, "c", PARTIAL_ADD, "a", topic="more") == Code.ILLEGAL_TOPIC
     assert await sync(broker, "c", PARTIAL_ADD, "a", topic="normal") == Code.ILLEGAL_TOPIC
     assert await sync(broker, "c", PARTIAL_ADD, "a", topic="nothing") == Code.TOPIC_NOT_FOUND
