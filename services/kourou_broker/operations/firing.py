@@ -49,6 +49,7 @@ class Firing:
         self._clock = clock
         self._news = asyncio.Event()
         self._waits_until_ms: int | None = None
+        self._last_topic = 0
         self._last_lag_ms = 0
         self.refused_reason = ""
         """Why what is due cannot be stored; empty when it can."""
@@ -56,7 +57,7 @@ class Firing:
     @property
     def lag_ms(self) -> int:
         """How late the last messages fired, or how long the first one waits that should have fired."""
-        _topic, first_ms = self._first()
+        first_ms = self._first_due_ms()
         overdue_ms = self._clock.now_ms() - first_ms if first_ms is not None else 0
         return max(overdue_ms, self._last_lag_ms)
 
@@ -92,11 +93,11 @@ class Firing:
 
     async def _step(self) -> None:
         """Waits for the next timer, or fires some."""
-        topic, due_ms = self._first()
-        now_ms = self._clock.now_ms()
+        due_ms, now_ms = self._first_due_ms(), self._clock.now_ms()
         if due_ms is None or due_ms > now_ms:
             await self._wait(due_ms, now_ms)
             return
+        topic = self._last_topic = self._next_topic(now_ms)
         due = self._state.timers[topic].due(now_ms, _READ_TOGETHER)
         durable = [timer for timer in due if timer.place.position < self._log.durable_position]
         if not durable:
@@ -108,14 +109,18 @@ class Firing:
                 await self._journal.durable()
             await asyncio.sleep(0)
 
-    def _first(self) -> tuple[int, int | None]:
-        """-> the topic whose timer is the earliest, and its due time."""
-        first: tuple[int, int | None] = (0, None)
-        for topic, timers in self._state.timers.items():
-            due_ms = timers.first_due_ms
-            if due_ms is not None and (first[1] is None or due_ms < first[1]):
-                first = topic, due_ms
-        return first
+    def _first_due_ms(self) -> int | None:
+        dues = (timers.first_due_ms for timers in self._state.timers.values())
+        return min((due_ms for due_ms in dues if due_ms is not None), default=None)
+
+    def _next_topic(self, now_ms: int) -> int:
+        """By turns, of those for which something is due: one with a million does not hold up the others."""
+        topics = [
+            topic
+            for topic, timers in self._state.timers.items()
+            if timers.first_due_ms is not None and timers.first_due_ms <= now_ms
+        ]
+        return min(topics, key=lambda topic: (topic <= self._last_topic, topic))
 
     async def _wait(self, due_ms: int | None, now_ms: int) -> None:
         self._news.clear()

@@ -44,9 +44,13 @@ class HeldCarrying:
         self._reader = reader
         self.sources: list[HeldBelow] = []
         """Of those who hold messages back."""
+        self._copied_bytes = 0
+        self.carried_bytes = 0
+        """By the last pass: so much of the log is alive, however old it is."""
 
     async def carry_below(self, boundary: int) -> None:
         """Returns when nothing that is held needs the log below the boundary any more. Raises NoRoom."""
+        self._copied_bytes = 0
         for source in self.sources:
             waiting: list[HeldMessage] = []
             async for held in source(boundary):
@@ -56,33 +60,33 @@ class HeldCarrying:
                     waiting = []
             if waiting:
                 await self._carry(waiting)
+        self.carried_bytes = self._copied_bytes
 
     async def _carry(self, some: list[HeldMessage]) -> None:
         sections: dict[tuple[int, int, int], list[HeldMessage]] = defaultdict(list)
         for held in some:
             sections[held.type, held.topic, held.place.position].append(held)
-        copies = _Copies()
+        copies, most_bytes = _Copies(), min(_CARRIED_BYTES_A_TURN, self._journal.max_call_bytes)
         for (type_, topic, position), of_section in sections.items():
             messages = await self._reader.held_all(position, [held.place.index for held in of_section])
             if not messages:
                 _logger.error("held messages are missing in the log", position=position, messages=len(of_section))
             for held, message in zip(of_section, messages, strict=False):
-                copies.add(type_, topic, held, message)
-                if copies.count >= _CARRIED_A_TURN or copies.size_bytes >= _CARRIED_BYTES_A_TURN:
+                size_bytes = copies.size_bytes + len(message.head) + len(message.tail)
+                if copies.count == _CARRIED_A_TURN or (copies.count and size_bytes > most_bytes):
                     await self._copy(copies)
                     copies = _Copies()
+                copies.add(type_, topic, held, message)
         if copies.count:
             await self._copy(copies)
 
     async def _copy(self, copies: "_Copies") -> None:
         """What is held no longer by now is copied in vain, and does no harm: the state ignores it."""
-        sections = list(copies.sections())
-        if not sections:
-            return
         if not self._journal.has_room:
             raise NoRoom("the disk has no room to carry held messages out of old segments")
-        for section in sections:
+        for section in copies.sections():
             self._journal.carry(section)
+            self._copied_bytes += len(section.payload)
         # Not faster than the disk takes it: else the copies would pile up in memory.
         await self._journal.durable()
 

@@ -68,10 +68,12 @@ class Retention:
         """Where the log should begin by age and size."""
         segments = [segment for segment in self._log.segments() if segment.sealed]
         oldest_ms = self._clock.now_ms() - self._retention_ms
+        # What is held cannot go: without room for it the same messages would be copied forward again and again.
+        most_bytes = self._retention_bytes + 2 * self._held.carried_bytes
         position = self._log.first_position
         for segment in segments:
             too_old = self._retention_ms and segment.last_stored_ms < oldest_ms
-            too_much = self._retention_bytes and self._log.next_position - segment.base > self._retention_bytes
+            too_much = self._retention_bytes and self._log.next_position - segment.base > most_bytes
             if not (too_old or too_much):
                 break
             position = segment.end

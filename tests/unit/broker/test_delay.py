@@ -229,6 +229,27 @@ async def test_many_at_once_leave_others_their_turn() -> None:
 
 
 @simulated
+async def test_a_topic_with_many_does_not_hold_up_another() -> None:
+    broker = await started()
+    await broker.put_topic("other", type=DELAY)
+    for start in range(0, 12_000, 4000):
+        await broker.send(*(delayed(broker, f"m{number}", 10, b"x") for number in range(start, start + 4000)))
+    await broker.send(delayed(broker, "only", 10.2, topic="other"))
+    left = 0
+
+    def note(_count: int) -> None:
+        nonlocal left
+        if not broker.core.state.timers.get(other) and not left:
+            left = pending(broker)
+
+    other = next(topic.id for topic in broker.core.state.topics.values() if topic.name.name == "other")
+    at_each_portion(broker, note)
+    broker.shard.clock.skew_ms += 20_000  # all of them are late
+    await until(lambda: pending(broker) == 0)
+    assert left > 8000, "what is due first fires first, however much it is"
+
+
+@simulated
 async def test_large_messages_fire_in_small_portions() -> None:
     broker = await started()
     await send(broker, *[1.0] * 3, body=bytes(150 * KIB))
@@ -497,6 +518,29 @@ async def test_what_fires_or_is_recalled_while_it_is_carried() -> None:
     assert recalled
     assert {*got, *recalled} == {f"m{number}" for number in range(100)}
     assert not {*got} & {*recalled}
+
+
+@simulated
+async def test_more_than_retention_allows_is_not_copied_for_ever() -> None:
+    broker = await small()
+    for start in range(0, 100, 5):
+        await send(broker, *[10_000.0] * 5, first=start, body=bytes(1000))
+    await fill(broker, 60)
+    await drop(broker)
+    log = broker.core.log
+    ends: list[int] = []
+    for _ in range(10):
+        await broker.shard.process.start(broker.core.check_retention())
+        ends.append(log.next_position)
+    assert ends[-1] == ends[3], "without new messages there is nothing to copy"
+    written, sizes = log.next_position, list[int]()
+    for _ in range(20):
+        await fill(broker, 30)
+        await broker.shard.process.start(broker.core.check_retention())
+        sizes.append(log.next_position - log.first_position)
+    assert log.next_position - written < 3 * 20 * 30 * 1100, "more is copied than comes in"
+    assert max(sizes) < 32 * KIB + 4 * 110_000
+    assert pending(broker) == 100
 
 
 @simulated
