@@ -249,6 +249,15 @@ def log(board: Dashboard) -> None:
             Query(f"kourou_timer_lag_seconds{{{OF}}}", "lag {{node_id}}, s"),
         ),
         graph(
+            "Transactions",
+            "Half messages are those of open ones. Given up: nobody said what became of them.",
+            Query(f"sum by (node_id) (kourou_half_messages{{{OF}}})", "open {{node_id}}"),
+            Query(
+                f"sum by (node_id, outcome) (rate(kourou_transaction_ends_total{{{OF}}}[$__rate_interval]))",
+                "{{outcome}} {{node_id}}, /s",
+            ),
+        ),
+        graph(
             "Not in a snapshot",
             "Age of the oldest record that a start would read again.",
             Query(f"kourou_snapshot_age_seconds{{{OF}}}", NAMED),
