@@ -158,7 +158,7 @@ class AsyncProducer:
 
     async def recall(self, topic: str, recall_handle: str) -> str:
         """Takes a delayed message back before its time; returns its message id. `recall_handle`: of its SendResult.
-        Raises InvalidRequest when the time is over, or the handle is not one of that topic."""
+        Raises NotFound when it was delivered or recalled already, InvalidRequest for a handle of another topic."""
 
         def request(endpoints: v2.Endpoints) -> service_pb2.RecallMessageRequest:
             return service_pb2.RecallMessageRequest(topic=v2.Resource(name=topic), recall_handle=recall_handle)
