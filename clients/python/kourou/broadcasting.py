@@ -36,7 +36,7 @@ class Broadcasting:
     """How a broadcasting consumer keeps its progress."""
 
     offsets_path: Path | None = None
-    """Of this member alone; ~/.kourou/offsets/<group>.json when left out."""
+    """Of this member alone; ~/.kourou/offsets/<group>.json when left out, with a namespace in a folder of its own."""
     start: Literal["end", "first"] = "end"
     """Where a member without progress begins: with what is sent from now on, or with the oldest message kept."""
 
@@ -58,7 +58,7 @@ class BroadcastQueues:
         self._subscriptions = subscriptions
         self._listening = listening
         self._start_at = options.start
-        path = options.offsets_path or OFFSETS_FOLDER / f"{group}.json"
+        path = options.offsets_path or OFFSETS_FOLDER / client.namespace / f"{group}.json"
         self._offsets = OffsetFile(path.expanduser())
         # One thread: what a cancelled keeper is still writing comes before the last write.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="kourou offsets")

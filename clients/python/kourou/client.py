@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from kourou.errors import ClosedError, InvalidArgument, KourouError
 from kourou.name_servers import NameServers
-from kourou.names import group_fault
+from kourou.names import group_fault, namespace_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.routes import PULL_INTERVAL_S, Routes
 from kourou.session import Session
@@ -27,6 +27,8 @@ class ClientOptions(TypedDict, total=False):
 
     client_id: str
     """Unique to this client; made up when left out."""
+    namespace: str
+    """Of all topics and groups that it names; the default one when left out."""
     watch_routes: bool
     """Learn of changed routes at once by a long poll, not by asking every 30 s."""
     route_interval_s: float
@@ -52,7 +54,8 @@ class Client:
         options: ClientOptions,
         headers: Sequence[tuple[str, str]] = (),
     ) -> None:
-        fault = group_fault(group) if group is not None else None
+        self.namespace = options.get("namespace", "")
+        fault = namespace_fault(self.namespace) or (group_fault(group) if group is not None else None)
         if fault:
             raise InvalidArgument(fault)
         if "transport" in options and "tls" in options:
@@ -61,7 +64,7 @@ class Client:
         self._own_transport = None if "transport" in options else GrpcTransport(credentials)
         transport = options.get("transport") or self._own_transport
         assert transport is not None
-        self.wire = Wire(transport, options.get("client_id") or new_client_id(), headers)
+        self.wire = Wire(transport, options.get("client_id") or new_client_id(), headers, self.namespace)
         self.name_servers = NameServers(
             name_server_targets(namesrv),
             self.wire,

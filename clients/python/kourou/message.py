@@ -37,6 +37,7 @@ class MessageType(StrEnum):
     PRIORITY = "priority"
 
 
+_NORMAL = MessageType.NORMAL
 _WIRE_TYPE = {
     MessageType.NORMAL: v2.NORMAL,
     MessageType.FIFO: v2.FIFO,
@@ -75,7 +76,7 @@ class Message:
     def __post_init__(self) -> None:
         fault = topic_fault(self.topic) or _body_fault(self.body) or _tag_fault(self.tag)
         fault = fault or _keys_fault(self.keys) or _properties_fault(self.properties)
-        if self.type is not MessageType.NORMAL:
+        if self.type is not _NORMAL:
             fault = fault or _type_fault(self)
         if fault:
             raise InvalidArgument(fault)
@@ -89,7 +90,7 @@ class Message:
             return MessageType.DELAY
         if self.priority is not None:
             return MessageType.PRIORITY
-        return MessageType.NORMAL if self.lite_topic is None else MessageType.LITE
+        return _NORMAL if self.lite_topic is None else MessageType.LITE
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,26 +225,18 @@ class ReceivedMessage:
         )
 
 
-def to_protobuf(message: Message, message_id: str, born: Timestamp) -> v2.Message:
-    """The message as it is sent; the queue is set later, for each attempt."""
-    encoded = _common(message, message_id, born)
-    type_ = message.type
-    if type_ is not MessageType.NORMAL:
-        _set_type(encoded.system_properties, message, type_)
-    return encoded
-
-
 def to_half_message(message: Message, message_id: str, born: Timestamp) -> v2.Message:
     """The message as it begins a transaction. Raises InvalidArgument when it is of another type by itself."""
     if message.type is not MessageType.NORMAL:
         raise InvalidArgument(f"a {message.type} message cannot be part of a transaction")
-    encoded = _common(message, message_id, born)
+    encoded = to_protobuf(message, message_id, born)
     encoded.system_properties.message_type = v2.TRANSACTION
     return encoded
 
 
-def _common(message: Message, message_id: str, born: Timestamp) -> v2.Message:
-    return v2.Message(
+def to_protobuf(message: Message, message_id: str, born: Timestamp) -> v2.Message:
+    """The message as it is sent; the queue is set later, for each attempt."""
+    encoded = v2.Message(
         topic=v2.Resource(name=message.topic),
         user_properties=message.properties,
         system_properties=v2.SystemProperties(
@@ -261,10 +254,13 @@ def _common(message: Message, message_id: str, born: Timestamp) -> v2.Message:
         ),
         body=message.body,
     )
+    if message.type is not _NORMAL:
+        _set_type(encoded.system_properties, message)
+    return encoded
 
 
-def _set_type(system: v2.SystemProperties, message: Message, type_: MessageType) -> None:
-    system.message_type = _WIRE_TYPE[type_]
+def _set_type(system: v2.SystemProperties, message: Message) -> None:
+    system.message_type = _WIRE_TYPE[message.type]
     if message.message_group is not None:
         system.message_group = message.message_group
     elif message.delivery_time is not None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from kourou.message import Message
+from kourou.message import Message, MessageType
 from kourou.outbox import MAX_PARCEL_BYTES, MAX_PARCEL_COUNT
+
+_NORMAL = MessageType.NORMAL
 
 
 def strands(messages: Sequence[Message]) -> Iterator[list[list[int]]]:
     """The messages by index, cut into requests, each of one topic, type, message group, priority and lite topic. The
     requests of a strand go one after the other, those of different strands at the same time."""
-    together: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+    together: defaultdict[object, list[int]] = defaultdict(list)
     for index, message in enumerate(messages):
-        together[message.topic, message.type, message.message_group, message.priority, message.lite_topic].append(index)
+        type_ = message.type
+        # Of ordinary messages the topic is enough: they are many.
+        sort = message.topic if type_ is _NORMAL else (message.topic, type_, *_apart(message))
+        together[sort].append(index)
     for indexes in together.values():
         shares = _shares(messages, indexes)
         first = messages[indexes[0]]
@@ -22,6 +27,10 @@ def strands(messages: Sequence[Message]) -> Iterator[list[list[int]]]:
             yield list(shares)
         else:
             yield from ([share] for share in shares)
+
+
+def _apart(message: Message) -> tuple[str | int | None, ...]:
+    return message.message_group, message.priority, message.lite_topic
 
 
 def _shares(messages: Sequence[Message], indexes: Iterable[int]) -> Iterator[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -179,18 +179,22 @@ class AsyncProducer:
     def _settings(self) -> v2.Settings:
         return settings.publishing(self._turns)
 
-    async def _deliver(self, messages: Sequence[Message], timeout_s: float | None) -> list[SendResult]:
+    def _deliver(self, messages: Sequence[Message], timeout_s: float | None) -> Awaitable[list[SendResult]]:
         """Messages of one topic and sort, and of one message group or lite topic if of any."""
         first = messages[0]
         timeout_s = self._send_timeout_s if timeout_s is None else timeout_s
         turn = self._next_turn(first.topic)
         encoded = _encoded(messages)
         group = first.message_group or first.lite_topic
-        if group is None:
-            course = Course(first.topic, turn)
-            return await self._delivery.deliver(course, encoded, timeout_s, (first.type, first.priority))
+        if group is not None:
+            return self._deliver_in_line(first.topic, group, encoded, timeout_s)
+        return self._delivery.deliver(Course(first.topic, turn), encoded, timeout_s, (first.type, first.priority))
+
+    async def _deliver_in_line(
+        self, topic: str, group: str, encoded: Sequence[v2.Message], timeout_s: float
+    ) -> list[SendResult]:
         with self._client.in_use():
-            return await self._lines.send(first.topic, group, encoded, timeout_s)
+            return await self._lines.send(topic, group, encoded, timeout_s)
 
     def _next_turn(self, topic: str) -> int:
         turn = self._turns.get(topic)

@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 from google.protobuf.message import Message as ProtobufMessage
 
 from kourou.errors import check_status, error_of_rpc
+from kourou.namespaces import NamespacedCall, put_into
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.method import BidiMethod, ServerStreamMethod, UnaryMethod
 from kourou.transport import BidiCall, Reply, RpcError, Transport
@@ -33,14 +34,23 @@ def new_client_id() -> str:
 class Wire:
     """The calls of one client; every failure is a KourouError."""
 
-    def __init__(self, transport: Transport, client_id: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        client_id: str,
+        headers: Sequence[tuple[str, str]] = (),
+        namespace: str = "",
+    ) -> None:
+        """`namespace`: of all topics and groups that the calls name; empty: as they are named."""
         self.client_id = client_id
         self._transport = transport
+        self._namespace = namespace
         self._headers = (
             ("x-mq-client-id", client_id),
             ("x-mq-language", "PYTHON"),
             ("x-mq-client-version", VERSION),
             ("x-mq-protocol", "v2"),
+            *((("x-mq-namespace", namespace),) if namespace else ()),
             *headers,
         )
 
@@ -48,6 +58,8 @@ class Wire:
         self, address: str, method: UnaryMethod[Q, A], request: Q, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> Reply[A]:
         """The reply, its status checked. MULTIPLE_RESULTS passes: the entries have statuses of their own."""
+        if self._namespace:
+            put_into(self._namespace, request)
         try:
             channel = self._transport.channel(address)
             reply = await channel.unary(method, request, timeout_s=timeout_s, metadata=self._headers)
@@ -62,6 +74,8 @@ class Wire:
     async def stream(
         self, address: str, method: ServerStreamMethod[Q, A], request: Q, timeout_s: float
     ) -> AsyncGenerator[A, None]:
+        if self._namespace:
+            put_into(self._namespace, request)
         try:
             channel = self._transport.channel(address)
             answers = channel.server_stream(method, request, timeout_s=timeout_s, metadata=self._headers)
@@ -73,7 +87,8 @@ class Wire:
 
     def bidi(self, address: str, method: BidiMethod[Q, A]) -> BidiCall[Q, A]:
         """Raises RpcError, as the stream's methods do."""
-        return self._transport.channel(address).bidi(method, metadata=self._headers)
+        call = self._transport.channel(address).bidi(method, metadata=self._headers)
+        return NamespacedCall(call, self._namespace) if self._namespace else call
 
     def reconnect(self, address: str) -> None:
         """Further calls to it go over a new connection."""

@@ -31,6 +31,8 @@ class Queue:
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, Filter] = {}
+        self.group = ""
+        self.namespaces: list[str] = []
         self.bodies: list[bytes] = []
         self.messages: list[Message] = []
         self.acked = 0
@@ -62,7 +64,8 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     queue = Queue()
 
     class Producer:
-        def __init__(self, namesrv: str, **_: Any) -> None: ...
+        def __init__(self, namesrv: str, *, namespace: str, **_: Any) -> None:
+            queue.namespaces.append(namespace)
 
         async def __aenter__(self) -> Producer:
             return self
@@ -89,8 +92,9 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
             return results
 
     class Consumer:
-        def __init__(self, group: str, subscriptions: dict[str, Filter], namesrv: str) -> None:
-            queue.subscriptions = subscriptions
+        def __init__(self, group: str, subscriptions: dict[str, Filter], namesrv: str, *, namespace: str) -> None:
+            queue.group, queue.subscriptions = group, subscriptions
+            queue.namespaces.append(namespace)
 
         async def __aenter__(self) -> Consumer:
             return self
@@ -127,6 +131,19 @@ def test_one_message_with_its_properties(kourou: Command, queue: Queue) -> None:
     assert queue.messages == [Message("t", "grüße".encode(), tag="x", keys=("k", "l"), properties={"a": "b=c"})]
 
 
+def test_namespaces_are_written_with_a_slash(kourou: Command, queue: Queue) -> None:
+    kourou.ok("send", "team/t", "x")
+    kourou.ok("send", "t", "x")
+    for group in ("g", "team/g"):
+        kourou.ok("receive", "team/t", "--group", group, "--count", "1")
+        assert (queue.group, queue.subscriptions) == ("g", {"t": "*"})
+    assert queue.namespaces == ["team", "", "team", "team"]
+    assert {message.topic for message in queue.messages} == {"t"}
+    other = kourou("receive", "team/t", "--group", "other/g")
+    assert other.exit_code == 2
+    assert "of one namespace" in other.stderr
+
+
 def test_types_of_messages(kourou: Command, queue: Queue, tmp_path: Path) -> None:
     kourou.ok("send", "t", "x", "--message-group", "order-1", "--group", "billing")
     kourou.ok("send", "t", "x", "--priority", "3")
@@ -159,7 +176,7 @@ def test_delivery_times(kourou: Command, queue: Queue, tmp_path: Path) -> None:
 
 def test_recall(kourou: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     class Producer:
-        def __init__(self, namesrv: str) -> None: ...
+        def __init__(self, namesrv: str, *, namespace: str) -> None: ...
 
         async def __aenter__(self) -> Producer:
             return self

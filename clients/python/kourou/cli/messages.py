@@ -9,12 +9,13 @@ import typer
 
 from kourou.cli import admin as admin_service
 from kourou.cli.message_rows import message_row, preview
-from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, Namesrv, resource
+from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, Namesrv, TopicName, resource
 from kourou.cli.output import show_rows
 from kourou.cli.times import TIME_HELP, timestamp
 from kourou.client import DEFAULT_NAMESRV
 from kourou.message import ReceivedMessage
 from kourou.producer import AsyncProducer
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessagesRequest
 from kourou.protocol.kourou.broker.v1.broker_pb2 import TimeSpan
@@ -29,17 +30,17 @@ def message() -> None:
 
 @app.command()
 def recall(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    topic: TopicName,
     handle: Annotated[str, typer.Argument(metavar="HANDLE", help="The recall handle that the sender got.")],
     namesrv: Namesrv = DEFAULT_NAMESRV,
 ) -> None:
     """Take a delayed message back before its time."""
-    print(f"recalled: id {asyncio.run(_recall(namesrv, topic, handle))}")
+    print(f"recalled: id {asyncio.run(_recall(namesrv, resource(topic), handle))}")
 
 
-async def _recall(namesrv: str, topic: str, handle: str) -> str:
-    async with AsyncProducer(namesrv) as producer:
-        return await producer.recall(topic, handle)
+async def _recall(namesrv: str, topic: v2.Resource, handle: str) -> str:
+    async with AsyncProducer(namesrv, namespace=topic.resource_namespace) as producer:
+        return await producer.recall(topic.name, handle)
 
 
 @app.command()

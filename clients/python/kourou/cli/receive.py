@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from json import dumps
 from typing import IO, Annotated
 
@@ -16,7 +17,7 @@ from kourou.cli.errors import CommandError
 from kourou.cli.interrupt import INTERRUPTED, interruptible
 from kourou.cli.message_rows import message_row
 from kourou.cli.meter import Meter, say_digest
-from kourou.cli.options import Namesrv
+from kourou.cli.options import Namesrv, TopicName, resource
 from kourou.cli.root import warn
 from kourou.client import DEFAULT_NAMESRV
 from kourou.errors import (
@@ -29,7 +30,7 @@ from kourou.errors import (
     PartialFailure,
     Unsupported,
 )
-from kourou.filters import Filter, Sql
+from kourou.filters import Sql
 from kourou.message import ReceivedMessage
 from kourou.simple_consumer import AsyncSimpleConsumer
 
@@ -45,8 +46,10 @@ _HOPELESS = (NotFound, InvalidRequest, InvalidArgument, AccessDenied, Unsupporte
 
 
 def receive(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    group: Annotated[str, typer.Option(help="The consumer group: it gets each message once.")],
+    topic: TopicName,
+    group: Annotated[
+        str, typer.Option(help="The consumer group: it gets each message once. It is of the topic's namespace.")
+    ],
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages.")] = None,
     idle_s: Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds without one.")] = None,
     output: Annotated[str, typer.Option(metavar="FILE|-", help="Where the bodies go, one a line; -: stdout.")] = "-",
@@ -67,12 +70,22 @@ def receive(
     if sql is not None and tag != "*":
         raise typer.BadParameter("give either --tag or --sql: in SQL the tag is the property TAGS")
     wanted = tag if sql is None else Sql(sql)
+    named, group_named = resource(topic), resource(group)
+    if group_named.resource_namespace not in ("", named.resource_namespace):
+        raise typer.BadParameter("the group and the topic have to be of one namespace")
     with ExitStack() as stack:
         if output == "-" and sys.__stdout__ is None:
             raise CommandError("standard output is closed; --output FILE writes a file")
         sink = sys.stdout.buffer if output == "-" else stack.enter_context(open(output, "wb"))
         collection = Collection(sink, count, idle_s, _as_json if json else _as_body)
-        raise typer.Exit(asyncio.run(collection.run(namesrv, group, topic, wanted)))
+        new_consumer = partial(
+            AsyncSimpleConsumer,
+            group_named.name,
+            {named.name: wanted},
+            namesrv,
+            namespace=named.resource_namespace,
+        )
+        raise typer.Exit(asyncio.run(collection.run(new_consumer)))
 
 
 class Collection:
@@ -89,11 +102,11 @@ class Collection:
         self._connected = False
         self._unacked = self._with_newline = 0
 
-    async def run(self, namesrv: str, group: str, topic: str, wanted: Filter) -> int:
+    async def run(self, new_consumer: Callable[[], AsyncSimpleConsumer]) -> int:
         """The exit code. Raises KourouError, after the summary, when receiving failed."""
         loop, end = asyncio.get_running_loop(), asyncio.Event()
         with interruptible() as stop, Meter("received", self._count) as meter:
-            async with AsyncSimpleConsumer(group, {topic: wanted}, namesrv) as consumer:
+            async with new_consumer() as consumer:
                 self._last_s = loop.time()
                 watch = asyncio.create_task(self._watch(stop, end))
                 receivers = [asyncio.create_task(self._receive(consumer, meter, end)) for _ in range(_RECEIVERS)]

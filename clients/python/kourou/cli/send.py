@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from kourou.cli.errors import CommandError
 from kourou.cli.interrupt import INTERRUPTED, interruptible
 from kourou.cli.lines import Lines
 from kourou.cli.meter import Meter, say_digest
-from kourou.cli.options import Namesrv
+from kourou.cli.options import Namesrv, TopicName, resource
 from kourou.cli.times import TIME_HELP, timestamp
 from kourou.client import DEFAULT_NAMESRV
 from kourou.errors import KourouError, PartialFailure
@@ -37,7 +38,7 @@ Due = Callable[[], datetime]
 
 
 def send(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    topic: TopicName,
     text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="The body of one message.")] = None,
     lines: Annotated[
         str | None, typer.Option("--lines", metavar="FILE|-", help="Send each line of FILE (-: stdin) as a message.")
@@ -64,11 +65,13 @@ def send(
     """
     if (text is None) == (lines is None):
         raise typer.BadParameter("give either TEXT or --lines")
-    template = Template(topic, tag, key or [], prop or [], message_group, priority, _due(delay, at))
+    named = resource(topic)
+    template = Template(named.name, tag, key or [], prop or [], message_group, priority, _due(delay, at))
+    new_producer = partial(AsyncProducer, namesrv, group=group, namespace=named.resource_namespace)
     if text is not None:
-        asyncio.run(_send_one(namesrv, group, template.message(text.encode(errors="surrogateescape"))))
+        asyncio.run(_send_one(new_producer, template.message(text.encode(errors="surrogateescape"))))
     elif lines is not None:
-        raise typer.Exit(asyncio.run(Transfer(namesrv, group, template, Lines(lines)).run()))
+        raise typer.Exit(asyncio.run(Transfer(new_producer, template, Lines(lines)).run()))
 
 
 def _due(delay: str | None, at: str | None) -> Due | None:
@@ -126,8 +129,8 @@ class Template:
         return self._message_group is not None
 
 
-async def _send_one(namesrv: str, group: str | None, message: Message) -> None:
-    async with AsyncProducer(namesrv, group=group) as producer:
+async def _send_one(new_producer: Callable[[], AsyncProducer], message: Message) -> None:
+    async with new_producer() as producer:
         result = await producer.send(message)
     place = f", queue {result.queue_id}, offset {result.offset}" if result.queue_id >= 0 else ""
     offset_id = f", offset id {result.offset_message_id}" if result.offset_message_id else ""
@@ -138,8 +141,8 @@ async def _send_one(namesrv: str, group: str | None, message: Message) -> None:
 class Transfer:
     """All lines of a source, in batches, several of them under way at one time."""
 
-    def __init__(self, namesrv: str, group: str | None, template: Template, lines: Lines) -> None:
-        self._namesrv, self._group, self._template, self._lines = namesrv, group, template, lines
+    def __init__(self, new_producer: Callable[[], AsyncProducer], template: Template, lines: Lines) -> None:
+        self._new_producer, self._template, self._lines = new_producer, template, lines
         self._digest = LinesDigest()
         self._failure: KourouError | None = None
         self._failed = 0
@@ -148,7 +151,7 @@ class Transfer:
     async def run(self) -> int:
         """The exit code. Raises, after the summary, what kept it from sending all."""
         with interruptible() as stop, Meter("sent", self._lines.total_bytes) as meter:
-            async with AsyncProducer(self._namesrv, group=self._group) as producer:
+            async with self._new_producer() as producer:
                 failure = await self._send_all(producer, meter, stop)
         if meter.count or failure is None:
             self._summarize(meter)
