@@ -3,6 +3,7 @@ the same names. programs.py NAME ENDPOINTS, with the keyword arguments as JSON o
 one line of JSON."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ from rocketmq import (
     Producer,
     PushConsumer,
     SimpleConsumer,
+    TransactionChecker,
+    TransactionResolution,  # pyright: ignore[reportAttributeAccessIssue]
 )
 from rocketmq.grpc_protocol import FilterType  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -66,6 +69,62 @@ def send(endpoints: str, topic: str, messages: list[dict[str, Any]], asynchronou
         return [producer.send(each).message_id for each in made]
     finally:
         producer.shutdown()
+
+
+def send_and_recall(endpoints: str, topic: str, bodies: list[str], due_s: int) -> dict[str, Any]:
+    """Sends delayed messages and recalls the last one; their ids, and what the recall gave."""
+    producer = Producer(configuration(endpoints), [topic])
+    producer.startup()
+    try:
+        sent = [producer.send(message(topic, body.encode(), delivery_timestamp=due_s)) for body in bodies]
+        recalled = producer.recall_message(topic, str(sent[-1].recall_handle))
+        return {"ids": [each.message_id for each in sent], "recalled": str(getattr(recalled, "message_id", recalled))}
+    finally:
+        producer.shutdown()
+
+
+class Checker(TransactionChecker):
+    """Answers the same to whatever it is asked."""
+
+    def __init__(self, answer: str, checks: int) -> None:
+        self.checked: list[str] = []
+        self.finished = threading.Event()
+        self._answer = TransactionResolution.Value(answer)
+        self._checks = checks
+
+    def check(self, message: Any) -> Any:
+        self.checked.append(message.message_id)
+        if len(self.checked) >= self._checks:
+            self.finished.set()
+        return self._answer
+
+
+def transact(
+    endpoints: str,
+    topic: str,
+    resolution: str = "",
+    answer: str = "TRANSACTION_RESOLUTION_UNSPECIFIED",
+    checks: int = 0,
+) -> dict[str, Any]:
+    """One message in a transaction, unless `resolution` is empty; then it answers so many checks. `die`: at once."""
+    checker = Checker(answer, checks)
+    producer = Producer(configuration(endpoints), [topic], checker=checker)
+    producer.startup()
+    sent = None
+    try:
+        if resolution:
+            transaction = producer.begin_transaction()
+            sent = producer.send(message(topic, b"half"), transaction).message_id
+            if resolution == "die":
+                print(json.dumps({"sent": sent, "checked": []}), flush=True)
+                os._exit(0)
+            getattr(transaction, resolution)()
+        if checks:
+            checker.finished.wait(40)
+            time.sleep(0.5)  # the last answer leaves in the background
+    finally:
+        producer.shutdown()
+    return {"sent": sent, "checked": checker.checked}
 
 
 def send_failing(endpoints: str, topic: str, kind: str) -> str:
