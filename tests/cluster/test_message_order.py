@@ -91,6 +91,26 @@ async def test_the_most_urgent_messages_come_first(cluster: Cluster, operator: O
     assert bodies == [b"2", b"9", b"1", b"1", b"0", b"0"]
 
 
+async def test_members_of_a_group_share_all_levels(cluster: Cluster, operator: Operator, name: str) -> None:
+    await operator.create_topic(name, queues=3, message_type=v2.PRIORITY)
+    await operator.create_group(name)
+    heard: dict[str, list[bytes]] = {"member-1": [], "member-2": []}
+
+    def member(id_: str) -> AsyncPushConsumer:
+        async def listen(message: ReceivedMessage) -> None:
+            await asyncio.sleep(0.05)
+            heard[id_].append(message.body)
+
+        return AsyncPushConsumer(name, {name: "*"}, listen, cluster.namesrv, client_id=id_)
+
+    sent = [f"{priority} {number}".encode() for number in range(10) for priority in (0, 1, 2)]
+    async with member("member-1"), member("member-2"), AsyncProducer(cluster.namesrv) as producer:
+        for body in sent:
+            await producer.send(Message(name, body, priority=int(body[:1])))
+        await eventually(lambda: sum(map(len, heard.values())) >= len(sent), 30)
+    assert sorted(heard["member-1"] + heard["member-2"]) == sorted(sent)
+
+
 async def test_a_group_that_starts_at_the_last_message(cluster: Cluster, operator: Operator, name: str) -> None:
     await operator.create_topic(name, brokers=["broker-a"])
     await operator.create_group(name, start=record_pb2.START_LAST)

@@ -27,8 +27,8 @@ INVISIBLE_S = 2
 MEMBERS = ("member-1", "member-2")
 QUEUES = 2
 
-STEPS = ("send", "receive", "ack", "nack", "suspend", "forward", "repeat", "crash", "cut", "restart", "reset", "leave")
-WEIGHED = (*STEPS, *("send", "receive", "ack") * 4)
+CALLS = ("send", "receive", "ack", "nack", "suspend", "forward", "repeat", "hang_up", "reset", "leave")
+WEIGHED = (*CALLS, "crash", "cut", "restart", *("send", "receive", "ack") * 4)
 Step = tuple[str, int, float]
 
 
@@ -74,16 +74,36 @@ class Play:
 
     async def receive(self, which: int, attempt_id: str = "") -> None:
         resets = {group: seen.resets for group, seen in self.seen.items()}
-        fields: dict[str, Any] = {"batch_size": which % 4 + 1, "wait_s": which % 3, "invisible_s": INVISIBLE_S}
-        if self.push:
-            fields.update(queue=which % QUEUES, auto_renew=True)
-        received = await self.broker.receive(client=MEMBERS[which % 2], attempt_id=attempt_id, **fields)
+        received = await self.broker.receive(attempt_id=attempt_id, **self._fields(which))
         groups = [one.system_properties.message_group for one in received]
         assert len(groups) == len(set(groups)), f"two of one message group in {ids(received)}"
         for one in received:
             group = one.system_properties.message_group
             if resets.get(group, 0) == self._of(group).resets:
                 await self._delivered(one)
+
+    def _fields(self, which: int) -> dict[str, Any]:
+        fields = {
+            "client": MEMBERS[which % 2],
+            "batch_size": which % 4 + 1,
+            "wait_s": which % 3,
+            "invisible_s": INVISIBLE_S,
+        }
+        return {**fields, "queue": which % QUEUES, "auto_renew": True} if self.push else fields
+
+    async def hang_up(self, which: int) -> None:
+        """A client that goes away in the middle: it has seen nothing, whatever it was lent."""
+
+        async def receive() -> None:
+            if self.broker.shard.doors is not None:  # a turn later the broker may be gone
+                await self.broker.receive(**self._fields(which))
+
+        call = asyncio.ensure_future(receive())
+        for _ in range(which):
+            await asyncio.sleep(0)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
 
     async def repeat(self, which: int) -> None:
         await self.receive(which, f"attempt-{which % 2}")
