@@ -30,8 +30,8 @@ _BYTES_A_TURN = 512 * 1024
 _READ_TOGETHER = 2048
 """What lies in one section is read at one time, if it is among so many that are due."""
 _READ_BYTES = 4 * 1024 * 1024
-_MOST_WAITING_BYTES = 4 * 1024 * 1024
-"""Not faster than the disk takes it: else the copies would pile up in memory."""
+_MOST_WAITING_BYTES = 1024 * 1024
+"""Not faster than the disk takes it: else copies would pile up in memory, and before what others send."""
 _WALKED_A_TURN = 1024
 _RETRY_S = 1.0
 _LOOK_S = 1.0

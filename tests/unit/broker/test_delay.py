@@ -258,6 +258,23 @@ async def test_large_messages_fire_in_small_portions() -> None:
     assert await delivered(broker) == [f"m{number}" for number in range(6)]
 
 
+@simulated
+async def test_a_send_that_is_repeated_gets_the_same_handle() -> None:
+    broker = await started()
+    one = delayed(broker, "m0", 60)
+
+    def again() -> Message:
+        return Message.FromString(one.SerializeToString())
+
+    first = await broker.send(again())
+    repeated = await broker.send(delayed(broker, "m1", 60), again(), delayed(broker, "m2", -1))
+    handles = [entry.recall_handle for entry in repeated.entries]
+    assert handles[1] == first.entries[0].recall_handle
+    assert [RecallHandle.parse(handle).message_id for handle in handles] == ["m1", "m0", "m2"]
+    await asyncio.sleep(61)
+    assert sorted(await delivered(broker)) == ["m0", "m1", "m2"]
+
+
 # Restarts and crashes
 
 
