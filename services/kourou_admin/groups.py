@@ -17,8 +17,10 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
 )
 from kourou.protocol.kourou.admin.v1.admin_pb2 import Group as GroupView
 from kourou.protocol.kourou.log.v1.record_pb2 import Assignment, Group, LiteGroup, Order, Start
+from kourou_admin.cluster import Cluster
 from kourou_admin.copies import GroupCopies
 from kourou_admin.definitions import Holding, check_group_name
+from kourou_admin.differing_subscriptions import clients_of, differing_subscriptions
 from kourou_admin.outcomes import overall, reading
 from kourou_service.client_settings import default_retry
 from kourou_service.clock import Clock
@@ -27,8 +29,9 @@ from kourou_service.refusal import Refused
 
 
 class Groups:
-    def __init__(self, copies: GroupCopies, clock: Clock) -> None:
+    def __init__(self, copies: GroupCopies, clock: Clock, cluster: Cluster) -> None:
         self._copies = copies
+        self._cluster = cluster
         self._clock = clock
 
     async def create(self, request: CreateGroupRequest) -> CreateGroupResponse:
@@ -91,6 +94,8 @@ class Groups:
             views = [_view(census.holding(request.name))]
             if not census.holding(request.name).holders:
                 raise census.unknown(Code.CONSUMER_GROUP_NOT_FOUND, "group", request.name)
+            clients = await clients_of(self._cluster, census.leaders.values(), request.name)
+            views[0].differing_subscriptions.extend(differing_subscriptions(clients))
         else:
             holdings = sorted(census.holdings.items())
             views = [_view(holding) for _, holding in holdings if holding.holders]

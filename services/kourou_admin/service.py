@@ -56,7 +56,7 @@ class Admin:
             self._engine,
             Topics(cluster, topics, clock),
             Spreading(cluster, topics, groups),
-            Groups(groups, clock),
+            Groups(groups, clock, cluster),
             Brokers(cluster),
             Draining(cluster, topics),
             Progress(cluster),

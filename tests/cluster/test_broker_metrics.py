@@ -46,6 +46,7 @@ COUNTERS = {
 }
 GAUGES = {
     "kourou_dedup_window_seconds": set[str](),
+    "kourou_group_differing_subscriptions": {"consumer_group"},
     "rocketmq_consumer_lag_messages": KIND,
     "rocketmq_consumer_ready_messages": KIND,
     "rocketmq_consumer_inflight_messages": KIND,

@@ -41,3 +41,24 @@ async def test_a_groups_backoff(cluster: Cluster, operator: Operator, name: str,
             return await operator.lag(name, name) == 0
 
         await eventually(settled)
+
+
+async def test_members_that_subscribe_differently(cluster: Cluster, operator: Operator, name: str) -> None:
+    await operator.create_topic(name)
+    cluster.kourou("group", "create", name)
+
+    async def listen(message: ReceivedMessage) -> None:
+        pass
+
+    def differing() -> dict[str, list[str]]:
+        """Clients by what they want."""
+        shown = json.loads(cluster.kourou("group", "show", name, "--json").stdout)["differing_subscriptions"]
+        assert all(each["topic"] == name for each in shown)
+        return {each["filter"]: each["clients"] for each in shown}
+
+    async with AsyncPushConsumer(name, {name: "a || b"}, listen, cluster.namesrv, client_id="one"):
+        async with AsyncPushConsumer(name, {name: "a"}, listen, cluster.namesrv, client_id="two"):
+            await eventually(lambda: differing() == {"a || b": ["one"], "a": ["two"]}, 15, 0.5)
+            said = "members of a group subscribe differently"
+            assert any(said in node.output and name in node.output for node in cluster.brokers)
+        await eventually(lambda: differing() == {}, 15, 0.5)

@@ -33,7 +33,7 @@ def collectors(
         TimerMetrics(core.state, core.firing).collect,
         TransactionMetrics(core.state, core.traffic).collect,
         MessageMetrics(core.state, core.traffic, core.recent_sends, clock).collect,
-        ConsumerMetrics(core.backlogs, clock).collect,
+        ConsumerMetrics(core.backlogs, core.clients.differing, clock).collect,
         storage.collect,
         ClientMetrics(core.clients, core.deliveries, core.pulling).collect,
         NodeMetrics(core.state, core.creation_times, links).collect,

@@ -2,13 +2,15 @@
 
 from kourou_broker.metrics.table import BY_GROUP, BY_GROUP_AND_KIND, Column, families, group_labels
 from kourou_broker.operations.backlog import Backlog, Backlogs
+from kourou_broker.operations.differing_subscriptions import DifferingSubscriptions
 from kourou_service.clock import Clock
 from kourou_service.metrics.family import Family, gauge
 
 
 class ConsumerMetrics:
-    def __init__(self, backlogs: Backlogs, clock: Clock) -> None:
+    def __init__(self, backlogs: Backlogs, differing: DifferingSubscriptions, clock: Clock) -> None:
         self._backlogs = backlogs
+        self._differing = differing
         self._clock = clock
 
     async def collect(self) -> list[Family]:
@@ -20,6 +22,12 @@ class ConsumerMetrics:
                 "kourou_queues_at_pending_limit",
                 "Queues with so much unacknowledged that a group gets nothing new from them.",
                 sum(backlog.full_queues for backlog in backlogs),
+            ),
+            gauge(
+                "kourou_group_differing_subscriptions",
+                "Topics of which not all live members of the group want the same messages.",
+                {(str(group),): len(topics) for group, topics in self._differing},
+                ["consumer_group"],
             ),
         ]
 

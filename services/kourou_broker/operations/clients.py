@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
+from kourou_broker.operations.differing_subscriptions import DifferingSubscriptions
 from kourou_broker.state.definitions import Name, name_of
 from kourou_service.refusal import Refused
 
@@ -106,6 +107,7 @@ class Clients:
         self._by_group: dict[Name, _Members] = {}
         self._producers: dict[Name, dict[str, Client]] = {}
         """By topic, those whose settings name it."""
+        self.differing = DifferingSubscriptions()
         self._consumers = Counter[Name]()
         """How many consumers a topic has, whatever their groups."""
         self.on_topics_change: Callable[[], None] = lambda: None
@@ -162,8 +164,10 @@ class Clients:
         if settings.HasField("subscription"):
             group = name_of(settings.subscription.group)
             subscriptions = {name_of(entry.topic): entry.expression for entry in settings.subscription.subscriptions}
+            self.differing.subscribed(client.id, group, subscriptions)
         else:
             group = None
+            self.differing.left(client.id)
             subscriptions = {name_of(topic): definition_pb2.FilterExpression() for topic in settings.publishing.topics}
         self._change(client, settings.client_type, group, subscriptions)
 
@@ -181,6 +185,7 @@ class Clients:
         """The client is gone, by its own word or because it was silent."""
         client = self._by_id.pop(client_id, None)
         if client is not None:
+            self.differing.left(client_id)
             self._tell_of_change(client.group, self._strike(client))
             if self._starting:
                 self._gone.add(client_id)

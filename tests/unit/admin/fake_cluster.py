@@ -49,6 +49,7 @@ class FakeBroker:
             broker_rpc.LIST_GROUPS.path: lambda _: broker_pb2.ListGroupsResponse(
                 status=OK, groups=list(self.groups.values())
             ),
+            broker_rpc.LIST_CLIENTS.path: lambda _: broker_pb2.ListClientsResponse(status=OK),
             broker_rpc.PUT_TOPIC.path: self._put_topic,
             broker_rpc.PUT_GROUP.path: self._put_group,
             broker_rpc.DESCRIBE_BROKER.path: lambda _: broker_pb2.DescribeBrokerResponse(

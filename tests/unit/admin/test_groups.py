@@ -12,12 +12,13 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     GroupSettings,
     ListGroupsRequest,
 )
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_admin.copies import GroupCopies
 from kourou_admin.groups import Groups
 from kourou_service.client_settings import default_retry
 from kourou_service.refusal import Refused
-from tests.unit.admin.fake_cluster import FakeClock, FakeNetwork
+from tests.unit.admin.fake_cluster import OK, FakeClock, FakeNetwork
 
 
 def steps(*seconds: int) -> v2.RetryPolicy:
@@ -38,8 +39,9 @@ READERS = v2.Resource(name="readers")
 class World:
     def __init__(self) -> None:
         self.network = FakeNetwork("broker-a", "broker-b")
-        self.copies = GroupCopies(self.network.cluster())
-        self.groups = Groups(self.copies, FakeClock())
+        cluster = self.network.cluster()
+        self.copies = GroupCopies(cluster)
+        self.groups = Groups(self.copies, FakeClock(), cluster)
         self.brokers = self.network.brokers
 
 
@@ -181,3 +183,47 @@ async def test_a_group_that_one_broker_made_by_itself_gets_to_all(world: World) 
     assert [outcome.broker for outcome in await world.copies.level()] == ["broker-b"]
     assert world.brokers["broker-b"].groups["readers"].version == 7
     assert await world.copies.level() == []
+
+
+def member(client_id: str, last_seen_ms: int = 0, group: str = "readers", **topics: str) -> broker_pb2.Client:
+    subscriptions = [
+        v2.SubscriptionEntry(
+            topic=v2.Resource(name=topic), expression=v2.FilterExpression(type=v2.TAG, expression=text)
+        )
+        for topic, text in topics.items()
+    ]
+    return broker_pb2.Client(
+        client_id=client_id, last_seen_ms=last_seen_ms, group=v2.Resource(name=group), subscriptions=subscriptions
+    )
+
+
+async def shown_differences(
+    world: World, **clients: list[broker_pb2.Client]
+) -> list[tuple[str, str | None, list[str]]]:
+    """clients: by broker, with _ for -."""
+    for name, known in clients.items():
+        broker = world.brokers[name.replace("_", "-")]
+        answer = broker_pb2.ListClientsResponse(status=OK, clients=known)
+        broker.answers[broker_rpc.LIST_CLIENTS.path] = lambda _, answer=answer: answer
+    [group] = (await world.groups.list(ListGroupsRequest(name=READERS))).groups
+    return [
+        (each.topic.name, each.expression.expression if each.HasField("expression") else None, list(each.client_ids))
+        for each in group.differing_subscriptions
+    ]
+
+
+async def test_a_group_shows_how_its_members_differ(world: World) -> None:
+    await world.groups.create(CreateGroupRequest(name=READERS))
+    assert await shown_differences(world) == []
+    alike = [member("1", orders="a || b"), member("2", orders="b || a"), member("x", group="others", orders="z")]
+    assert await shown_differences(world, broker_a=alike, broker_b=alike) == []
+    changed = member("2", 7, orders="c", others="*")
+    assert await shown_differences(world, broker_a=alike, broker_b=[changed, member("3", orders="a||b")]) == [
+        ("orders", "a || b", ["1", "3"]),
+        ("orders", "c", ["2"]),
+        ("others", None, ["1", "3"]),
+        ("others", "*", ["2"]),
+    ]
+    world.brokers["broker-b"].down = True
+    assert await shown_differences(world) == []
+    assert not (await world.groups.list(ListGroupsRequest())).groups[0].differing_subscriptions

@@ -54,7 +54,7 @@ class InMemoryAdmin:
             self,  # type: ignore[arg-type]
             Topics(cluster, topics, clock),
             Spreading(cluster, topics, groups),
-            Groups(groups, clock),
+            Groups(groups, clock, cluster),
             Brokers(cluster),
             Draining(cluster, topics),
             Progress(cluster),

@@ -109,6 +109,28 @@ def test_where_a_group_starts(kourou: Command) -> None:
     assert kourou.brokers["broker-a"].groups["others"].start_ms == 1_793_534_400_250
 
 
+def test_a_group_whose_members_subscribe_differently(kourou: Command) -> None:
+    kourou.ok("group", "create", "readers")
+    assert json.loads(kourou.ok("group", "show", "readers", "--json"))["differing_subscriptions"] == []
+    wants = v2.SubscriptionEntry(topic=TOPIC, expression=v2.FilterExpression(type=v2.TAG, expression="late"))
+    other = v2.SubscriptionEntry(topic=v2.Resource(name="trains"), expression=v2.FilterExpression(expression="*"))
+    kourou.brokers["broker-a"].answers[broker_rpc.LIST_CLIENTS.path] = lambda _: broker_pb2.ListClientsResponse(
+        status=OK,
+        clients=[
+            broker_pb2.Client(client_id="one", group=GROUP, subscriptions=[wants, other]),
+            broker_pb2.Client(client_id="two", group=GROUP, subscriptions=[other]),
+        ],
+    )
+    assert json.loads(kourou.ok("group", "show", "readers", "--json"))["differing_subscriptions"] == [
+        {"topic": "flights", "subscribed": True, "filter_type": "tag", "filter": "late", "clients": ["one"]},
+        {"topic": "flights", "subscribed": False, "filter_type": None, "filter": None, "clients": ["two"]},
+    ]
+    result = kourou("group", "show", "readers")
+    assert "members differ in flights: one wants late\n" in result.stdout
+    assert "members differ in flights: two wants nothing of it\n" in result.stdout
+    assert "the members subscribe differently" in result.stderr
+
+
 def test_dead_letters(kourou: Command) -> None:
     for name, broker in kourou.brokers.items():
         keep_letters(broker, [f"{name}-{number}" for number in range(3)])

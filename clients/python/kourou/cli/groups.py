@@ -17,6 +17,7 @@ from kourou.cli.output import show_fields, show_rows
 from kourou.cli.root import warn
 from kourou.cli.times import TIME_HELP, milliseconds, timestamp
 from kourou.limits import DEFAULT_LITE_QUOTA, MAX_LITE_QUOTA
+from kourou.protocol.apache.rocketmq.v2.definition_pb2 import FilterType
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ChangeGroupRequest,
@@ -125,7 +126,14 @@ def show(name: GroupName, json: Json = False, admin: Admin = DEFAULT_ADMIN) -> N
     """Show one consumer group; `kourou progress GROUP` shows how far it has read."""
     response = admin_service.call(admin, admin_rpc.LIST_GROUPS, ListGroupsRequest(name=resource(name)))
     group = response.groups[0]
-    show_fields(_row(group), json)
+    row = _row(group)
+    show_fields({**row, "differing_subscriptions": _differing(group)} if json else row, json)
+    for differing in () if json else _differing(group):
+        wants = differing["filter"] if differing["subscribed"] else "nothing of it"
+        clients = ", ".join(differing["clients"])
+        print(f"members differ in {differing['topic']}: {clients} wants {wants}")
+    if group.differing_subscriptions:
+        warn("the members subscribe differently: what one of them filters out, no other one gets")
     if group.differing_brokers:
         warn(f"{', '.join(group.differing_brokers)}: another version; it is brought up to date when it answers")
     admin_service.warn_missing(response.failures)
@@ -209,6 +217,20 @@ def _start_text(settings: GroupSettings) -> str:
     if settings.start == record_pb2.START_TIME:
         return datetime.fromtimestamp(milliseconds(settings.start_time) / 1000, UTC).astimezone().isoformat()
     return record_pb2.Start.Name(settings.start).removeprefix("START_").lower()
+
+
+def _differing(group: Group) -> list[dict[str, Any]]:
+    """Each way to subscribe to a topic of which the members do not all want the same."""
+    return [
+        {
+            "topic": shown(entry.topic),
+            "subscribed": entry.HasField("expression"),
+            "filter_type": FilterType.Name(entry.expression.type).lower() if entry.HasField("expression") else None,
+            "filter": entry.expression.expression if entry.HasField("expression") else None,
+            "clients": list(entry.client_ids),
+        }
+        for entry in group.differing_subscriptions
+    ]
 
 
 def _row(group: Group) -> dict[str, Any]:
