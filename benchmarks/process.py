@@ -101,8 +101,7 @@ class Process:
 
     def cpu_s(self) -> float:
         """CPU time it used until now, all threads, without children."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        return cpu_s(self.pid)
 
     def _children(self) -> list[int]:
         lists = Path(f"/proc/{self.pid}/task").glob("*/children")
@@ -111,6 +110,12 @@ class Process:
     def _ended(self) -> ProcessError:
         tail = self._log.read_text(errors="replace")[-4000:]
         return ProcessError(f"{self.name} ended with exit code {self._popen.returncode}:\n{tail}")
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time a process used until now, all threads, without children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def free_port() -> int:

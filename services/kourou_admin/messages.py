@@ -1,4 +1,4 @@
-"""Finding messages by id, offset message id, key, time or place."""
+"""Finding messages by id, offset message id, key, time or place; and what became of one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from kourou.errors import InvalidArgument
 from kourou.message_id import OffsetMessageId
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import Code
-from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessagesRequest, FindMessagesResponse
+from kourou.protocol.kourou.admin.v1.admin_pb2 import (
+    BrokerMessage,
+    BrokerStories,
+    ExplainMessageRequest,
+    ExplainMessageResponse,
+    FindMessagesRequest,
+    FindMessagesResponse,
+)
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.broker.v1.broker_pb2 import LogPosition, QueuePosition, TimeSpan
 from kourou_admin.cluster import Cluster, pick
@@ -48,6 +55,23 @@ class Messages:
             raise Refused(Code.MESSAGE_NOT_FOUND, "there is no such message, or it has expired")
         found.sort(key=_stored)
         return FindMessagesResponse(status=reading(failures), messages=found[: question.limit], failures=failures)
+
+    async def explain(self, request: ExplainMessageRequest) -> ExplainMessageResponse:
+        """What each broker knows of it; those that know nothing say how far back they remember."""
+        question = broker_pb2.ExplainMessageRequest(message_id=request.message_id)
+        if not request.message_id:
+            raise Refused(Code.ILLEGAL_MESSAGE_ID, "the message id is empty")
+        brokers: Sequence[str] = ()
+        if request.HasField("topic"):
+            check_topic_name(request.topic)
+            question.topic.CopyFrom(request.topic)
+        else:
+            brokers = [_position(request.message_id)[0]]
+        chosen = pick(await self._cluster.leaders(), brokers)
+        answers = await self._cluster.ask_all(chosen.values(), broker_rpc.EXPLAIN_MESSAGE, question, self._timeout_s)
+        responses, failures = merge(answers)
+        stories = [BrokerStories(broker=broker, explanation=response) for broker, response in responses]
+        return ExplainMessageResponse(status=reading(failures), brokers=stories, failures=failures)
 
     def _bound(self, span: TimeSpan) -> None:
         """An end that is absent is now."""

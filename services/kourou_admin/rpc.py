@@ -63,6 +63,7 @@ def open_door(
     _serve(engine, admin_rpc.PRINT_THREAD_STACK_TRACE, commands.print_thread_stack_trace)
     _serve(engine, admin_rpc.VERIFY_MESSAGE, commands.verify_message)
     _serve(engine, admin_rpc.RECONNECT_CLIENT, commands.reconnect_client)
+    _serve(engine, admin_rpc.EXPLAIN_MESSAGE, messages.explain)
 
 
 _operations: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references

@@ -216,6 +216,7 @@ class BrokerCore:
             self._retention.run(),
             self.scrubbing.run(),
             self.indexing.run(),
+            self.explaining.prepare(),
             self.lite_store.run(),
             self.lite_subscriptions.run(),
             self._transaction_checks.run(),

@@ -220,8 +220,8 @@ class Broker:
             clock=self._clock,
         ).open(engine)
         DeadLetterDoor(core.state, core.journal, core.resending, deliverer).open(engine)
-        ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
         CommandingDoor(core.commands, core.definitions, core.search, deliverer).open(engine)
+        ExplainingDoor(core.definitions, core.explaining, status, deliverer).open(engine)
         BackingUpDoor(core.backups).open(engine)
         LeavingDoor(membership, core.state, core.journal, self._on_stop).open(engine)
         self._health = serve_health(engine, _SERVICES)

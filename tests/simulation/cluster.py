@@ -66,6 +66,9 @@ class DirectLookup:
     def __init__(self, medium: SimMedium) -> None:
         self._searcher = Searcher(medium)
 
+    async def prepare(self) -> None:
+        self._searcher.prepare()
+
     async def by_id(self, topic: int, message_id: str, limit: int) -> Sequence[Place]:
         return self._searcher.by_id(topic, message_id, limit)
 
@@ -269,8 +272,8 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         clock=clock,
     ).open(engine)
     DeadLetterDoor(core.state, core.journal, core.resending, deliverer).open(engine)
-    ExplainingDoor(core.definitions, core.explaining, deliverer).open(engine)
     CommandingDoor(core.commands, core.definitions, core.search, deliverer).open(engine)
+    ExplainingDoor(core.definitions, core.explaining, status, deliverer).open(engine)
     BackingUpDoor(core.backups).open(engine)
 
 

@@ -20,6 +20,7 @@ _VERSION = 2  # 1 knew only the messages of queues
 # magic, version, crc of the words, rows, base of the segment
 _HEAD = Struct("=4sIIIQ")
 _LOW = 0xFFFFFFFF
+_WORD = (1 << 64) - 1
 
 
 class Place(NamedTuple):
@@ -31,12 +32,12 @@ class Place(NamedTuple):
 
 def id_hash(topic: int, message_id: str) -> int:
     """What a message id is found by."""
-    return _hash(b"i", topic, message_id)
+    return _hash(_prefix(b"i", topic), message_id)
 
 
 def key_hash(topic: int, key: str) -> int:
     """What a key is found by."""
-    return _hash(b"k", topic, key)
+    return _hash(_prefix(b"k", topic), key)
 
 
 def read_properties(section: Section) -> Iterator[SystemProperties]:
@@ -50,10 +51,11 @@ def read_properties(section: Section) -> Iterator[SystemProperties]:
 
 def hashes(section: Section) -> Iterator[tuple[int, int]]:
     """Of each id and key in a section that holds messages: its hash, and the number of the message."""
+    id_prefix, key_prefix = _prefix(b"i", section.topic), _prefix(b"k", section.topic)
     for index, properties in enumerate(read_properties(section)):
-        yield id_hash(section.topic, properties.message_id), index
+        yield _hash(id_prefix, properties.message_id), index
         for key in properties.keys:
-            yield key_hash(section.topic, key), index
+            yield _hash(key_prefix, key), index
 
 
 class GrowingKeys:
@@ -61,18 +63,19 @@ class GrowingKeys:
 
     def __init__(self, base: int) -> None:
         self._base = base
-        self._rows: list[tuple[int, int]] = []
+        self._rows: list[int] = []
+        """hash << 64 | place: so they are sorted in a third of the time that pairs take."""
 
     def add(self, section: Section) -> None:
         """Enter a section that holds messages."""
         at = (section.position - self._base) << 32
-        self._rows += ((hash_, at | index) for hash_, index in hashes(section))
+        self._rows += [hash_ << 64 | at | index for hash_, index in hashes(section)]
 
     def seal(self) -> bytes:
         """The blob."""
         rows = sorted(self._rows)
-        words = array("Q", (row[0] for row in rows))
-        words.extend(row[1] for row in rows)
+        words = array("Q", [row >> 64 for row in rows])
+        words.extend([row & _WORD for row in rows])
         data = words.tobytes()
         return _HEAD.pack(_MAGIC, _VERSION, value(data), len(rows), self._base) + data
 
@@ -107,5 +110,9 @@ def key_index_blob(base: int) -> str:
     return f"keys-{base:016x}"
 
 
-def _hash(kind: bytes, topic: int, text: str) -> int:
-    return int.from_bytes(blake2b(kind + topic.to_bytes(4, "little") + text.encode(), digest_size=8).digest(), "little")
+def _prefix(kind: bytes, topic: int) -> bytes:
+    return kind + topic.to_bytes(4, "little")
+
+
+def _hash(prefix: bytes, text: str) -> int:
+    return int.from_bytes(blake2b(prefix + text.encode(), digest_size=8).digest(), "little")

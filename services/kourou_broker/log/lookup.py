@@ -41,6 +41,10 @@ class Lookup:
         self._folder = folder
         self._run = run
 
+    async def prepare(self) -> None:
+        """Reads what is read once: the active segment, as far as it goes."""
+        await self._run(prepare, self._folder)
+
     async def by_id(self, topic: int, message_id: str, limit: int) -> Found:
         """The messages of that id, the newest first."""
         return await self._run(find_id, self._folder, topic, message_id, limit)
@@ -52,6 +56,11 @@ class Lookup:
     async def by_time(self, topic: int, from_ms: int, to_ms: int, limit: int) -> Found:
         """The messages stored from `from_ms` up to and including `to_ms`, the oldest first."""
         return await self._run(find_time, self._folder, topic, from_ms, to_ms, limit)
+
+
+def prepare(folder: Path) -> Found:
+    """As Lookup.prepare; finds nothing."""
+    return _search(folder, lambda searcher: searcher.prepare())
 
 
 def find_id(folder: Path, topic: int, message_id: str, limit: int) -> Found:
@@ -92,6 +101,12 @@ class Searcher:
     def close_files(self) -> None:
         """An open file would keep the room of a segment that is dropped. They are opened again when needed."""
         self._medium.close()
+
+    def prepare(self) -> Found:
+        """As Lookup.prepare; finds nothing."""
+        with suppress(FileNotFoundError):
+            self._scan_tail(self._medium.segments()[-1])
+        return []
 
     def by_id(self, topic: int, message_id: str, limit: int) -> Found:
         """As Lookup.by_id."""

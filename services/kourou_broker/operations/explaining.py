@@ -1,8 +1,11 @@
 """The life of a message, told from the log's own records and from what the broker knows at this moment."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import structlog
 
 from kourou.errors import InvalidArgument
 from kourou.message_id import OffsetMessageId
@@ -23,6 +26,9 @@ from kourou_broker.state.history import Ending, GroupHistory, HeldHistory, Messa
 from kourou_broker.state.timers import Place
 from kourou_service.refusal import Refused
 
+_logger = structlog.stdlib.get_logger(__name__)
+_PREPARE_AFTER_S = 2.0
+"""A start has more urgent things to do."""
 _MAX_PLACES = 64
 """Of one message id: more were hardly sent by one producer."""
 
@@ -82,6 +88,19 @@ class Explaining:
             stories = await self._at(at, topic)
         return Explanation(stories, self._log.segments()[0].first_stored_ms)
 
+    async def prepare(self) -> None:
+        """Lets those who search read once what they keep, such as the active segment: else the first question waits.
+
+        In a log of one segment it would not wait long, and the process that searches would be started for nothing.
+        """
+        if len(self._log.segments()) > 1:
+            await asyncio.sleep(_PREPARE_AFTER_S)
+            try:
+                await self._lookup.prepare()
+                await self._histories.of(0, 0, 0, self._log.next_position)  # it reads the active segment only
+            except Exception:
+                _logger.exception("the search could not be prepared: the first question will take longer")
+
     async def _by_id(self, topic: Topic, message_id: str) -> list[Story]:
         places = await self._lookup.by_id(topic.id, message_id, _MAX_PLACES)
         found = [located for place in places if (located := await self._places.locate(*place)) is not None]
@@ -123,7 +142,8 @@ class Explaining:
         deleted = [told for told in history.groups.values() if told.group not in self._state.groups_by_id]
         groups += [await self._deleted(told, queue, life[0]) for told in deleted]
         groups.sort(key=lambda group: group.group)
-        return Story(life[0], [story.stored(life[0])], groups, places=_places(life))
+        events = [story.stored(life[0]), *([Told(history.resent)] if history.resent is not None else [])]
+        return Story(life[0], events, groups, places=_places(life))
 
     async def _held(self, life: Sequence[Located]) -> Story:
         located = life[0]

@@ -21,6 +21,10 @@ Place = tuple[int, int]
 class Lookup(Protocol):
     """Finds places by reading files only, outside of this process."""
 
+    async def prepare(self) -> None:
+        """Reads what is read once, so that the first question need not."""
+        ...
+
     async def by_id(self, topic: int, message_id: str, limit: int) -> Sequence[Place]: ...
 
     async def by_key(self, topic: int, key: str, limit: int) -> Sequence[Place]: ...

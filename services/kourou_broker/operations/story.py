@@ -96,7 +96,7 @@ def tell(events: Iterable[Event]) -> list[Told]:
     return told
 
 
-_LEASES = frozenset((What.LEASED, What.LEASE_CHANGED, What.HELD_BACK))
+_LEASES = frozenset((What.LEASED, What.LEASE_CHANGED, What.HELD_BACK, What.RESENT))
 
 
 def _note(event: Event, lease: Event | None) -> str:
@@ -115,10 +115,6 @@ def _note(event: Event, lease: Event | None) -> str:
             return f"the group's offset was set to {event.offset}"
         case What.EXPIRED:
             return "retention dropped it first"
-        case What.DUE:
-            return "its time had come"
-        case What.CHECKED:
-            return "its producer was asked what became of the transaction"
         case What.ROLLED_BACK:
             return "no producer said in time what became of the transaction" * event.given_up
         case _:
@@ -126,7 +122,7 @@ def _note(event: Event, lease: Event | None) -> str:
 
 
 def _why_again(event: Event, lease: Event | None) -> str:
-    if lease is None:
+    if lease is None or lease.what == What.RESENT:
         return ""
     if lease.what == What.HELD_BACK:
         return "its turn had come"

@@ -4,6 +4,7 @@ Times are told as spans, so that they mean the same wherever they are read.
 """
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.definitions import can_read
 from kourou_broker.operations.delivery import Deliveries
@@ -35,9 +36,10 @@ class Waiting:
         if lease is not None:
             if self._is_lent(group, queue.topic, lease):
                 return self._lent(lease, last)
-            reasons = [self._pending(group, queue, offset, lease)]
+            resent = last is not None and last.what == What.RESENT
+            reasons = ["resent, and due at once" if resent else self._pending(group, queue, offset, lease)]
         else:
-            reasons = [self._fresh(queue, offset, progress.high if progress is not None else None)]
+            reasons = [self._fresh(group, queue, offset, progress.high if progress is not None else None)]
             if progress is not None and len(progress.pending) >= self._max_pending:
                 reasons.append(f"the group holds {len(progress.pending)} messages of this queue unsettled: the limit")
         return "; ".join(filter(None, (*reasons, self._nobody(group, queue), self._forbidden(queue.topic))))
@@ -82,12 +84,17 @@ class Waiting:
             return f"due{since}, after attempt {lease.attempt}, the last one: it becomes a dead letter when asked for"
         return f"due again{since}, after attempt {lease.attempt} of {group.max_attempts}"
 
-    def _fresh(self, queue: Queue, offset: int, high: int | None) -> str:
+    def _fresh(self, group: Group, queue: Queue, offset: int, high: int | None) -> str:
+        if high is None and group.definition.start == record_pb2.START_LAST and not self._has_begun(group, queue.topic):
+            return "the group has not read the topic yet, and begins at its end: it will not get this message"
         if high is None:
             ahead = offset - queue.first_offset
             unread = "the group has read nothing from this queue yet"
             return f"{unread}; {_behind(ahead)}" if ahead > 0 else unread
         return _behind(offset - high) if offset > high else "it is the next of its queue"
+
+    def _has_begun(self, group: Group, topic: Topic) -> bool:
+        return any(True for _progress in self._state.progress_of(group, topic))
 
     def _nobody(self, group: Group, queue: Queue) -> str:
         members = self._clients.members(group.name)

@@ -6,14 +6,18 @@ from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.explaining import Explaining
 from kourou_broker.operations.story import GroupStory, Story, Told
 from kourou_broker.rpc.delivered import Deliverer
+from kourou_broker.rpc.status import BrokerStatus
 from kourou_service.door import OK, serve_unary
 from kourou_service.engine import Call, Engine
 
 
 class ExplainingDoor:
-    def __init__(self, definitions: Definitions, explaining: Explaining, deliverer: Deliverer) -> None:
+    def __init__(
+        self, definitions: Definitions, explaining: Explaining, status: BrokerStatus, deliverer: Deliverer
+    ) -> None:
         self._definitions = definitions
         self._explaining = explaining
+        self._status = status
         self._deliverer = deliverer
 
     def open(self, engine: Engine) -> None:
@@ -31,14 +35,15 @@ class ExplainingDoor:
         )
 
     def _story(self, story: Story) -> broker_pb2.MessageStory:
-        queue = story.message.queue
-        message = self._deliverer.found(queue.id if queue is not None else None, story.message.message)
+        queue, stored = story.message.queue, story.message.message
+        message = self._deliverer.found(queue.id if queue is not None else None, stored)
         message.ClearField("body")
         return broker_pb2.MessageStory(
             message=message,
             events=[_event(told) for told in story.events],
             groups=[_group(group) for group in story.groups],
             waits_for=story.waits_for,
+            offset_message_id=self._status.offset_message_id(stored.position, stored.place),
         )
 
 

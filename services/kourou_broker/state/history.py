@@ -37,6 +37,7 @@ class What(IntEnum):
     ACKNOWLEDGED = auto()
     FILTERED = auto()
     DEAD_LETTERED = auto()
+    RESENT = auto()
     OFFSET_SET = auto()
     EXPIRED = auto()
 
@@ -108,6 +109,11 @@ class Historian:
                 group, to = records.read_offset(section)
                 self._highs[group, section.topic, section.queue] = to
                 self.index.sweep(section.topic, section.queue, _row(section, stored_ms, group, to))
+            case Kind.RESENT:
+                group, (topic, queue, offset) = records.read_resent(section)
+                self.index.span(topic, queue, offset, offset, _row(section, stored_ms, group))
+                letter = section.base
+                self.index.span(section.topic, section.queue, letter, letter, _row(section, stored_ms, NO_GROUP))
             case Kind.TRIM:
                 for topic, queue, first in records.read_trim(section)[1]:
                     self.index.sweep(topic, queue, _row(section, stored_ms, NO_GROUP, first))
@@ -150,6 +156,8 @@ class MessageHistory:
         self.groups: dict[int, GroupHistory] = {}
         self.expired: Event | None = None
         """Retention took it from all groups that had not come so far."""
+        self.resent: Event | None = None
+        """Of a dead letter: it was given back."""
         self._last = -1
 
     def feed(self, row: Row, read: Callable[[], Section | None]) -> None:
@@ -157,9 +165,14 @@ class MessageHistory:
         if row.kind == Kind.TRIM:
             self._trim(row)
             return
+        if row.kind == Kind.RESENT and row.group == NO_GROUP:
+            self.resent = Event(What.RESENT, row.stored_ms, row.position)
+            return
         group = self.groups.get(row.group) or self._joining(row.group)
         if row.kind == Kind.OFFSET:
             self._offset(group, row)
+        elif row.kind == Kind.RESENT:
+            self._resend(group, row)
         elif row.position != self._last and self._may_concern(group, row):
             # The same record comes twice where it is both a sweep and a span.
             section = read()
@@ -224,6 +237,12 @@ class MessageHistory:
             group.add(event, Ending.SKIPPED)
         elif to <= self.offset and not group.fresh:
             group.add(event, Ending.WAITING)
+
+    def _resend(self, group: GroupHistory, row: Row) -> None:
+        """It is due, as if it had never been tried."""
+        if group.ending != Ending.WAITING or not self._is_whole:
+            event = Event(What.RESENT, row.stored_ms, row.position)
+            group.add(event, Ending.WAITING, event)
 
     def _trim(self, row: Row) -> None:
         if (row.bound or 0) <= self.offset or self.expired is not None or not self._is_whole:

@@ -159,6 +159,37 @@ async def test_offsets_skip_and_bring_back() -> None:
 
 
 @simulated
+async def test_a_dead_letter_that_is_given_back() -> None:
+    broker = await Broker.started()
+    await broker.send_ids("one")
+    (first,) = await broker.receive(client="c1")
+    assert await broker.forward(handle(first)) == Code.OK
+    request = PB.ResendDeadLettersRequest(group=resource("team"), offsets=[0])
+    await broker.doors.call(broker_rpc.RESEND_DEAD_LETTERS, request, {})
+    team = await group_of(broker, "one")
+    assert (team.fate, kinds(team)) == (PB.FATE_WAITING, ["LEASED", "DEAD_LETTERED", "RESENT"])
+    assert team.waits_for == "resent, and due at once"
+    assert kinds(await story_of(broker, "one", "%DLQ%team")) == ["STORED", "RESENT"]
+    await broker.ack(*await broker.receive(client="c2"))
+    team = await group_of(broker, "one")
+    assert (team.fate, kinds(team)[3:]) == (PB.FATE_CONSUMED, ["LEASED", "ACKNOWLEDGED"])
+    assert [event.attempt for event in team.events[3:]] == [1, 1]
+
+
+@simulated
+async def test_a_group_that_begins_at_the_end() -> None:
+    broker = await Broker.started()
+    await broker.put_group("late", start=record_pb2.START_LAST)
+    await broker.send_ids("one")
+    broker.connect("c1", group="late")
+    await until(lambda: len(broker.core.clients) > 1)
+    assert "it will not get this message" in (await group_of(broker, "one", "late")).waits_for
+    assert await broker.receive(group="late", client="c1", queue=0) == []
+    late = await group_of(broker, "one", "late")
+    assert (late.fate, kinds(late)) == (PB.FATE_SKIPPED, ["OFFSET_SET"])
+
+
+@simulated
 async def test_behind_its_message_group() -> None:
     broker = await Broker.started(group={"order": record_pb2.ORDER_FIFO})
     await broker.put_topic("steps", type=definition_pb2.FIFO)

@@ -14,7 +14,7 @@ from kourou_broker.state.history import Ending, Historian, MessageHistory, What
 from kourou_broker.state.records import Fate, Lease
 from tests.simulation.cluster import group_definition, topic_definition
 
-TOPIC, QUEUE, MESSAGES = 1, 0, 40
+TOPIC, LETTERS, QUEUE, MESSAGES = 1, 9, 0, 40
 GROUPS = (1, 2)
 
 
@@ -26,6 +26,7 @@ class Told:
         self._segment = segment
         self.state = State()
         self.state.apply(records.topic(topic_definition("orders", id=TOPIC)), 0)
+        self.state.apply(records.topic(topic_definition("%DLQ%", id=LETTERS)), 0)
         for group in GROUPS:
             self.state.apply(records.group(group_definition(f"group-{group}", id=group)), 0)
         row = MESSAGE_ROW.pack(0, 0, 0)
@@ -59,7 +60,7 @@ def ack(group: int, *offsets: int, fate: Fate = Fate.CONSUMED) -> Section:
 
 
 _step = st.tuples(
-    st.sampled_from(["fresh", "fresh", "again", "ack", "ack", "offset", "trim"]),
+    st.sampled_from(["fresh", "fresh", "again", "ack", "ack", "offset", "trim", "resent"]),
     st.sampled_from(GROUPS),
     st.integers(0, MESSAGES),
     st.sets(st.integers(0, 11)),
@@ -83,6 +84,8 @@ def _record(told: Told, step: tuple[str, int, int, set[int]]) -> Section:
             return lease(group, chosen, high, attempt=2 + number % 3)
         case "ack":
             return ack(group, *chosen, number, fate=list(Fate)[number % 3])
+        case "resent":
+            return records.resent(group, LETTERS, 0, (TOPIC, QUEUE, min(number, MESSAGES - 1)))
         case "offset":
             return records.offset(group, TOPIC, QUEUE, max(number, queue.first_offset))
         case _:
@@ -178,6 +181,19 @@ def test_offsets_skip_and_bring_back() -> None:
     assert [(event.what, event.offset) for event in back.events[:2]] == [(What.OFFSET_SET, 5), (What.OFFSET_SET, 1)]
     assert back.ending == Ending.CONSUMED
     assert told.history(3).groups[1].fresh
+
+
+def test_a_dead_letter_is_given_back() -> None:
+    told = Told(2)
+    told.add(lease(1, [0], 1))
+    told.add(ack(1, 0, fate=Fate.DEAD_LETTERED))
+    told.add(records.resent(1, LETTERS, 0, (TOPIC, QUEUE, 0)))
+    assert told.history(0).groups[1].lease is not None
+    told.add(lease(1, [0], 1, client="c2"))
+    told.add(ack(1, 0))
+    again = told.history(0).groups[1]
+    assert _whats(told, 0) == [What.LEASED, What.DEAD_LETTERED, What.RESENT, What.LEASED, What.ACKNOWLEDGED]
+    assert again.ending == Ending.CONSUMED
 
 
 def test_expired_before_a_group_came_so_far() -> None:

@@ -9,7 +9,7 @@ from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
 from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.key_index import GrowingKeys, KeyIndex, Place, id_hash, key_hash
 from kourou_broker.log.log import Log
-from kourou_broker.log.lookup import Lookup, find_id, find_key, find_time
+from kourou_broker.log.lookup import Lookup, Searcher, find_id, find_key, find_time
 from kourou_broker.log.options import LogOptions
 from kourou_broker.log.section import Section, SectionKind
 from kourou_broker.log.worker import ThreadWorker
@@ -76,6 +76,23 @@ async def test_what_is_added_to_the_active_segment_is_found(tmp_path: Path) -> N
         stored.append(60)
         await stored.log.close()
         assert find_id(tmp_path, 1, "id-180", 1) == [stored.places[180]]
+
+
+async def test_what_was_prepared_is_not_read_again(tmp_path: Path) -> None:
+    async with _Stored(tmp_path) as stored:
+        await stored.log.close()
+        searcher = Searcher(stored.medium)
+        assert searcher.prepare() == []
+        read: list[int] = []
+        whole = stored.medium.read
+
+        def reading(base: int, offset: int, size_bytes: int) -> bytes:
+            read.append(offset)
+            return whole(base, offset, size_bytes)
+
+        stored.medium.read = reading
+        assert searcher.by_id(1, "id-179", 1) == [stored.places[179]]
+        assert 0 not in read
 
 
 async def test_by_time(tmp_path: Path) -> None:

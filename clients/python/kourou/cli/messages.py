@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kourou.cli import admin as admin_service
+from kourou.cli.explain import explain
 from kourou.cli.message_rows import message_row, preview
 from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, Namesrv, TopicName, resource
 from kourou.cli.output import show_rows
@@ -83,6 +84,9 @@ def find(
     columns = ["stored_ms", "topic", "broker", "queue", "offset", "message_id", "offset_message_id", "tag", "keys"]
     show_rows(rows, json, [*columns, "body"], "no such messages")
     admin_service.warn_missing(response.failures)
+
+
+app.command()(explain)
 
 
 def _span(start: str | None, end: str | None) -> TimeSpan:

@@ -20,7 +20,7 @@ _PIPE_WIDTH_CHARS = 500
 def show_rows(rows: Sequence[Row], as_json: bool, columns: Sequence[str], empty: str) -> None:
     """`columns` are the fields that the table shows; JSON has all of them. `empty` is said when there are no rows."""
     if as_json:
-        _show_json(rows)
+        show_json(rows)
         return
     if not rows:
         print(empty, file=sys.stderr)
@@ -36,7 +36,7 @@ def show_rows(rows: Sequence[Row], as_json: bool, columns: Sequence[str], empty:
 
 def show_fields(row: Row, as_json: bool) -> None:
     if as_json:
-        _show_json(row)
+        show_json(row)
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in row.items():
@@ -48,7 +48,8 @@ def stdout() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH_CHARS)
 
 
-def _show_json(value: object) -> None:
+def show_json(value: object) -> None:
+    """For programs."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
@@ -63,7 +64,7 @@ def _cell(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name.endswith("_ms") and isinstance(value, int):
-        return _local_time(value)
+        return local_time(value)
     if isinstance(value, list):
         return ", ".join(str(part) for part in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, dict):
@@ -71,7 +72,8 @@ def _cell(name: str, value: object) -> str:
     return str(value)
 
 
-def _local_time(time_ms: int) -> str:
+def local_time(time_ms: int) -> str:
+    """For people, to the second; "-" for none."""
     if time_ms == 0:
         return "-"
     return datetime.fromtimestamp(time_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -418,16 +418,18 @@ class ExplainMessageResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[_definition_pb2.Status, _Mapping[str, _Any]]] = ..., stories: _Optional[_Iterable[_Union[MessageStory, _Mapping[str, _Any]]]] = ..., known_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class MessageStory(_message.Message):
-    __slots__ = ("message", "events", "groups", "waits_for")
+    __slots__ = ("message", "events", "groups", "waits_for", "offset_message_id")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     message: _definition_pb2.Message
     events: _containers.RepeatedCompositeFieldContainer[StoryEvent]
     groups: _containers.RepeatedCompositeFieldContainer[GroupStory]
     waits_for: str
-    def __init__(self, message: _Optional[_Union[_definition_pb2.Message, _Mapping[str, _Any]]] = ..., events: _Optional[_Iterable[_Union[StoryEvent, _Mapping[str, _Any]]]] = ..., groups: _Optional[_Iterable[_Union[GroupStory, _Mapping[str, _Any]]]] = ..., waits_for: _Optional[str] = ...) -> None: ...
+    offset_message_id: str
+    def __init__(self, message: _Optional[_Union[_definition_pb2.Message, _Mapping[str, _Any]]] = ..., events: _Optional[_Iterable[_Union[StoryEvent, _Mapping[str, _Any]]]] = ..., groups: _Optional[_Iterable[_Union[GroupStory, _Mapping[str, _Any]]]] = ..., waits_for: _Optional[str] = ..., offset_message_id: _Optional[str] = ...) -> None: ...
 
 class GroupStory(_message.Message):
     __slots__ = ("group", "fate", "events", "waits_for")
