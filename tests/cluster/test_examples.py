@@ -26,6 +26,7 @@ OUTPUT = {
         "job 0, priority 0",
         "job 5, priority 0",
     ],
+    "lite": ["session-1: Once upon a time", "session-2: Once upon a time"],
     "filter_sql": ["auditors: eu 120, eu 250", "refunds: nothing"],
     "broadcasting": ["a member heard 10 11 12"] * 2,
     "retries_and_dead_letters": [

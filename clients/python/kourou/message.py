@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import socket
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,12 @@ from enum import StrEnum
 
 from kourou.errors import CorruptMessage, InvalidArgument
 from kourou.limits import MAX_BODY_BYTES
-from kourou.names import topic_fault
+from kourou.names import lite_topic_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 
 _HOST = socket.gethostname()
 _GZIP_WBITS = zlib.MAX_WBITS | 16
-_LITE_TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 class MessageType(StrEnum):
@@ -315,9 +313,7 @@ def _priority_fault(priority: object) -> str | None:
 def _lite_topic_fault(name: str | None) -> str | None:
     if name is None:
         return None
-    if fault := _text_fault("lite topic", name):
-        return fault
-    return None if _LITE_TOPIC.match(name) else f"the lite topic {name!r} is not 1 to 64 letters, digits, _ or -"
+    return _text_fault("lite topic", name) or lite_topic_fault(name)
 
 
 def _body_fault(body: object) -> str | None:

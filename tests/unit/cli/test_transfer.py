@@ -147,7 +147,12 @@ def test_namespaces_are_written_with_a_slash(kourou: Command, queue: Queue) -> N
 def test_types_of_messages(kourou: Command, queue: Queue, tmp_path: Path) -> None:
     kourou.ok("send", "t", "x", "--message-group", "order-1", "--group", "billing")
     kourou.ok("send", "t", "x", "--priority", "3")
-    assert queue.messages == [Message("t", b"x", message_group="order-1"), Message("t", b"x", priority=3)]
+    kourou.ok("send", "t", "x", "--lite-topic", "session-1")
+    assert queue.messages == [
+        Message("t", b"x", message_group="order-1"),
+        Message("t", b"x", priority=3),
+        Message("t", b"x", lite_topic="session-1"),
+    ]
     both = kourou("send", "t", "x", "--message-group", "g", "--priority", "3")
     assert (both.exit_code, both.stderr) == (
         1,

@@ -51,6 +51,9 @@ def send(
         str | None, typer.Option(metavar="NAME", help="To a fifo topic: delivered in order with the others of NAME.")
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, help="To a priority topic: higher ones come first.")] = None,
+    lite_topic: Annotated[
+        str | None, typer.Option(metavar="NAME", help="To a lite topic inside a topic of type lite.")
+    ] = None,
     delay: Annotated[
         str | None, typer.Option(metavar="TIME", help=f"To a delay topic: delivered after so long; {DURATION_HELP}.")
     ] = None,
@@ -66,7 +69,7 @@ def send(
     if (text is None) == (lines is None):
         raise typer.BadParameter("give either TEXT or --lines")
     named = resource(topic)
-    template = Template(named.name, tag, key or [], prop or [], message_group, priority, _due(delay, at))
+    template = Template(named.name, tag, key or [], prop or [], message_group, priority, lite_topic, _due(delay, at))
     new_producer = partial(AsyncProducer, namesrv, group=group, namespace=named.resource_namespace)
     if text is not None:
         asyncio.run(_send_one(new_producer, template.message(text.encode(errors="surrogateescape"))))
@@ -100,11 +103,12 @@ class Template:
         properties: Sequence[str],
         message_group: str | None = None,
         priority: int | None = None,
+        lite_topic: str | None = None,
         due: Due | None = None,
     ) -> None:
         self._topic, self._tag, self._keys = topic, tag, tuple(keys)
         self._due = due
-        self._message_group, self._priority = message_group, priority
+        self._message_group, self._priority, self._lite_topic = message_group, priority, lite_topic
         pairs = [pair.partition("=") for pair in properties]
         if any(not separator or not name for name, separator, _ in pairs):
             raise typer.BadParameter("a property is given as name=value")
@@ -120,13 +124,14 @@ class Template:
             properties=self._properties,
             message_group=self._message_group,
             priority=self._priority,
+            lite_topic=self._lite_topic,
             delivery_time=self._due() if self._due is not None else None,
         )
 
     @property
     def keeps_order(self) -> bool:
         """One batch has to be stored before the next one is sent."""
-        return self._message_group is not None
+        return self._message_group is not None or self._lite_topic is not None
 
 
 async def _send_one(new_producer: Callable[[], AsyncProducer], message: Message) -> None:
