@@ -1,4 +1,4 @@
-"""The order of message groups while a consumer and a broker are killed, with senders that go on."""
+"""Message groups in trouble: a message that cannot be handled, a consumer and a broker that are killed."""
 
 import asyncio
 import sys
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from kourou import AsyncProducer, AsyncPushConsumer, Message, ReceivedMessage
+from kourou import AsyncProducer, AsyncPushConsumer, AsyncSimpleConsumer, Message, ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.log.v1 import record_pb2
 from tests.cluster.cluster import Cluster
@@ -23,6 +23,33 @@ def by_group(heard: Iterable[str]) -> dict[str, list[int]]:
     for group, number in (body.split() for body in heard):
         numbers[group].append(int(number))
     return numbers
+
+
+async def test_a_message_that_cannot_be_handled_holds_up_its_group_until_it_is_a_dead_letter(
+    cluster: Cluster, operator: Operator, name: str
+) -> None:
+    await operator.create_topic(name, message_type=v2.FIFO)
+    await operator.create_group(name, order=record_pb2.ORDER_FIFO, max_attempts=3, backoff_s=[1])
+    heard: list[tuple[bytes, int]] = []
+
+    async def listen(message: ReceivedMessage) -> bool:
+        heard.append((message.body, message.attempt))
+        return message.body != b"bad"
+
+    async with AsyncProducer(cluster.namesrv) as producer:
+        bad, _ = await producer.send_many([Message(name, body, message_group="red") for body in (b"bad", b"next")])
+        await producer.send(Message(name, b"other", message_group="blue"))
+    async with AsyncPushConsumer(name, {name: "*"}, listen, cluster.namesrv):
+        await eventually(lambda: len(heard) == 5, 20)
+    of_red = [(body, attempt) for body, attempt in heard if body != b"other"]
+    assert of_red == [(b"bad", 1), (b"bad", 2), (b"bad", 3), (b"next", 1)]
+    assert heard.index((b"other", 1)) < heard.index((b"bad", 3)), "another group does not wait"
+    async with AsyncSimpleConsumer(f"{name}-dead", {f"%DLQ%{name}": "*"}, cluster.namesrv) as reader:
+        await operator.create_group(f"{name}-dead")
+        [dead] = await reader.receive(wait_s=10)
+        assert (dead.body, dead.dead_letter_of) == (b"bad", (name, bad.message_id))
+        await reader.ack(dead)
+    assert await operator.lag(name, name) == 0
 
 
 async def test_no_kill_brings_a_message_before_an_older_one_of_its_group(
