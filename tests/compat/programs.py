@@ -15,6 +15,8 @@ from rocketmq import (
     ConsumeResult,
     Credentials,
     FilterExpression,
+    LitePushConsumer,
+    LiteSimpleConsumer,
     Message,
     MessageListener,
     Producer,
@@ -274,6 +276,59 @@ def transfer(endpoints: str, group: str, topic: str, count: int) -> list[str]:
     finally:
         consumer.shutdown()
     return sorted(each["body"] for each in listener.heard)
+
+
+def listen_lite(
+    endpoints: str, group: str, topic: str, lite_topics: list[str], count: int
+) -> list[dict[str, Any]]:
+    """Subscribes to lite topics, and listens until so many deliveries."""
+    listener = Listener(lambda heard: len(heard) >= count)
+    consumer = LitePushConsumer(configuration(endpoints), group, topic, listener)
+    consumer.startup()
+    try:
+        for lite_topic in lite_topics:
+            consumer.subscribe_lite(lite_topic)
+        listener.finished.wait(40)
+        time.sleep(2)
+    finally:
+        consumer.shutdown()
+    return listener.heard
+
+
+def receive_lite(endpoints: str, group: str, topic: str, lite_topics: list[str], count: int) -> dict[str, Any]:
+    """What a simple consumer of lite topics gets, and what it is told when it wants too many of them."""
+    consumer = LiteSimpleConsumer(topic, configuration(endpoints), group, await_duration=AWAIT_S)
+    consumer.startup()
+    received: list[dict[str, Any]] = []
+    refusal = ""
+    try:
+        _subscribe_when_settings_are_there(consumer, lite_topics[0])
+        for lite_topic in lite_topics:
+            try:
+                consumer.subscribe_lite(lite_topic)
+            except Exception as error:
+                refusal = str(error)
+        ends_s = time.monotonic() + 30
+        while len(received) < count and time.monotonic() < ends_s:
+            batch: Any = consumer.receive(32, 30)
+            for each in batch or []:
+                received.append(seen(each) | {"lite_topic": each.lite_topic})
+                consumer.ack(each)
+        consumer.unsubscribe_lite(lite_topics[0])
+    finally:
+        consumer.shutdown()
+    return {"received": received, "refusal": refusal}
+
+
+def _subscribe_when_settings_are_there(consumer: LiteSimpleConsumer, lite_topic: str) -> None:
+    """Unlike other consumers it has begun before it knows its quota, and takes that for 0."""
+    for _ in range(50):
+        try:
+            return consumer.subscribe_lite(lite_topic)
+        except Exception as error:
+            if "quota: 0" not in str(error):
+                raise
+            time.sleep(0.1)
 
 
 if __name__ == "__main__":
