@@ -278,9 +278,7 @@ def transfer(endpoints: str, group: str, topic: str, count: int) -> list[str]:
     return sorted(each["body"] for each in listener.heard)
 
 
-def listen_lite(
-    endpoints: str, group: str, topic: str, lite_topics: list[str], count: int
-) -> list[dict[str, Any]]:
+def listen_lite(endpoints: str, group: str, topic: str, lite_topics: list[str], count: int) -> list[dict[str, Any]]:
     """Subscribes to lite topics, and listens until so many deliveries."""
     listener = Listener(lambda heard: len(heard) >= count)
     consumer = LitePushConsumer(configuration(endpoints), group, topic, listener)

@@ -50,7 +50,9 @@ async def test_a_simple_consumer_gets_them_within_its_quota(
     cluster.kourou("group", "create", name, "--lite", name, "--lite-quota", "2")
     await official.run("send", topic=name, messages=made("abc"))
     got = await official.run("receive_lite", group=name, topic=name, lite_topics=["a", "b", "c"], count=2 * EACH)
-    assert bodies(got["received"]) == sorted(f"good {lite_topic} {number}" for lite_topic in "ab" for number in range(4))
+    assert bodies(got["received"]) == sorted(
+        f"good {lite_topic} {number}" for lite_topic in "ab" for number in range(4)
+    )
     assert {one["lite_topic"] for one in got["received"]} == {"a", "b"}
     assert "quota" in got["refusal"]
     assert await operator.lag(name, name) == 0
