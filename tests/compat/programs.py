@@ -322,11 +322,13 @@ def _subscribe_when_settings_are_there(consumer: LiteSimpleConsumer, lite_topic:
     """Unlike other consumers it has begun before it knows its quota, and takes that for 0."""
     for _ in range(50):
         try:
-            return consumer.subscribe_lite(lite_topic)
+            consumer.subscribe_lite(lite_topic)
         except Exception as error:
             if "quota: 0" not in str(error):
                 raise
             time.sleep(0.1)
+        else:
+            return
 
 
 if __name__ == "__main__":

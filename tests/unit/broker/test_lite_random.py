@@ -1,4 +1,4 @@
-"""Lite topics by chance: whatever happens, each is consumed in order, nothing is lost, and nothing settled comes again."""
+"""Lite topics by chance: each is consumed in order, nothing is lost, and nothing that was settled comes again."""
 
 from collections import defaultdict
 
