@@ -130,7 +130,9 @@ class BrokerCore:
         self._told_settings = ToldSettings(state, self.clients, self.journal)
         self.creation_times = CreationTimes()
         self.definitions = Definitions(state, self.journal, clock, auto_create_groups=settings.auto_create_groups)
-        self.recent_sends = _recent_sends(window_ms, settings.dedup_max_ids, recovered)
+        self.recent_sends = _recent_sends(settings)
+        if self.recent_sends is not None:
+            recovered.give(self.recent_sends, state.topics_by_id, settings.name)
         self.sending = Sending(state, self.definitions, self.journal, clock, self.traffic, self.recent_sends)
         placement = Placement(self.journal)
         self.sending.by_type[definition_pb2.FIFO] = placement.by_message_group
@@ -319,13 +321,14 @@ def _progress_log(clock: Clock) -> Callable[[int, int], None]:
     return on_progress
 
 
-def _recent_sends(window_ms: int, max_ids: int, recovered: RecoveredSends) -> RecentSends | None:
+def _recent_sends(settings: BrokerSettings) -> RecentSends | None:
     """None if a message that is sent again is to be stored again."""
-    if not window_ms or not max_ids:
-        return None
-    recent = RecentSends(window_ms=window_ms, max_ids=max_ids)
-    recovered.give(recent)
-    return recent
+    window_ms = int(settings.dedup_window_s * 1000)
+    return (
+        RecentSends(window_ms=window_ms, max_ids=settings.dedup_max_ids)
+        if window_ms and settings.dedup_max_ids
+        else None
+    )
 
 
 def _log_options(settings: BrokerSettings) -> LogOptions:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
+from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 from kourou.transport import Reply
 from kourou_broker.metrics.messages import MessageMetrics
 from kourou_broker.operations.gathered_places import place_of
@@ -311,3 +312,45 @@ def test_known_says_which_message_of_its_call() -> None:
     assert known.outcome == held
     assert place_of(held, known.which) == Stored(-1, -1, 77, 5, ("handle-b",))
     assert heard == [held]
+
+
+TYPED: dict[int, dict[str, Any]] = {
+    definition_pb2.FIFO: {"message_group": "g"},
+    definition_pb2.PRIORITY: {"priority": 1},
+    definition_pb2.TRANSACTION: {},
+    definition_pb2.DELAY: {"delivery_timestamp": Timestamp(seconds=1_700_086_400)},
+}
+
+
+@pytest.mark.parametrize("how", ["", "restart", "crash"])
+@pytest.mark.parametrize("type_", TYPED)
+def test_messages_of_every_type(type_: int, how: str) -> None:
+    """The same place, recall handle and transaction id, and one message."""
+
+    @simulated
+    async def run() -> None:
+        broker = Broker()
+        await broker.shard.start()
+        await broker.put_topic("orders", 2, type=type_)
+
+        async def send_it() -> Reply[service_pb2.SendMessageResponse]:
+            sent = message(id_="a", message_type=type_, **TYPED[type_])
+            request = service_pb2.SendMessageRequest(messages=[sent])
+            return await broker.doors.reply(service_rpc.SEND_MESSAGE, request, {"x-mq-client-id": "producer"})
+
+        first = await send_it()
+        assert first.message.status.code == Code.OK, first.message.status
+        if how:
+            await getattr(broker, how)()
+        again = await send_it()
+        assert again.message == first.message
+        assert again.trailing == first.trailing
+        [entry] = first.message.entries
+        assert bool(entry.recall_handle) == (type_ == definition_pb2.DELAY)
+        assert bool(entry.transaction_id) == (type_ == definition_pb2.TRANSACTION)
+        state = broker.core.state
+        held = sum(len(timers) for timers in state.timers.values()) + len(state.half_messages)
+        in_queues = sum(queue.next_offset for topic in state.topics.values() for queue in topic.queues)
+        assert held + in_queues == 1
+
+    run()
