@@ -24,19 +24,24 @@ T = TypeVar("T")
 class Helper:
     """Started with the first job; does one at a time.
 
-    niceness: of 0 to 19; at 19 it gets only the time that nobody else wants.
+    niceness: of 0 to 19; at 19 it gets only the time that nobody else wants. idle_s: it ends when it had nothing to do
+    for so long, and starts again with the next job; None: it stays.
     """
 
-    def __init__(self, folder: Path, *, niceness: int = 0) -> None:
+    def __init__(self, folder: Path, *, niceness: int = 0, idle_s: float | None = None) -> None:
         self._folder = folder
         self._niceness = niceness
+        self._idle_s = idle_s
+        self._jobs = 0
         self._pool: ProcessPoolExecutor | None = None
+        self._end: asyncio.TimerHandle | None = None
 
     async def run(self, job: Callable[[*A], T], *args: *A) -> T:
         """Runs a function of a module in the helper process; it and what it takes and gives must be picklable."""
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._niceness,))
+        self._jobs += 1
         try:
             with _interrupts_blocked():
                 result = asyncio.get_running_loop().run_in_executor(self._pool, job, *args)
@@ -44,6 +49,9 @@ class Helper:
         except BrokenProcessPool:
             self._pool = None  # it was killed, for want of memory perhaps: the next job gets a new one
             raise
+        finally:
+            self._jobs -= 1
+            self._wait_for_more()
 
     async def fold_to(self, position: int) -> bytes:
         """The snapshot of a log position."""
@@ -58,8 +66,27 @@ class Helper:
         await self.run(_index, self._folder, base)
 
     def close(self) -> None:
+        self._idle_s = None
+        self._stop(wait=True)
+
+    def _wait_for_more(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        if self._idle_s is not None:
+            self._end = asyncio.get_running_loop().call_later(self._idle_s, self._rest)
+
+    def _rest(self) -> None:
+        if not self._jobs:
+            self._stop(wait=False)
+
+    def _stop(self, *, wait: bool) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown(wait, cancel_futures=True)
+            self._pool = None
 
 
 def _fold_to(folder: Path, position: int) -> bytes:

@@ -56,6 +56,8 @@ _logger = structlog.stdlib.get_logger("kourou_broker")
 _SERVICES = (service_rpc.SERVICE, broker_rpc.SERVICE)
 _INDEXER_NICENESS = 10
 """Nobody waits for indexes, and questions must not wait behind them: they are built in a process of their own."""
+_INDEXER_IDLE_S = 60.0
+"""It keeps the memory that a segment took."""
 LOG_FAILED = 74
 """Exit code after a write or sync that failed (EX_IOERR): what is on the disk then only a restart can tell."""
 
@@ -100,7 +102,7 @@ class Broker:
         stack.callback(medium.close)
         helper = Helper(settings.data)
         stack.callback(helper.close)
-        indexer = Helper(settings.data, niceness=_INDEXER_NICENESS)
+        indexer = Helper(settings.data, niceness=_INDEXER_NICENESS, idle_s=_INDEXER_IDLE_S)
         stack.callback(indexer.close)
         core = BrokerCore(settings, self._surroundings(medium, helper, indexer))
         stack.push_async_callback(core.close)

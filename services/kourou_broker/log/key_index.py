@@ -73,7 +73,8 @@ class GrowingKeys:
 
     def seal(self) -> bytes:
         """The blob."""
-        rows = sorted(self._rows)
+        rows = self._rows
+        rows.sort()
         words = array("Q", [row >> 64 for row in rows])
         words.extend([row & _WORD for row in rows])
         data = words.tobytes()
