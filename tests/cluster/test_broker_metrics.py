@@ -57,6 +57,7 @@ GAUGES = {
     "rocketmq_consumer_connections": CONNECTION | {"consumer_group", "consume_mode", "is_system"},
     "rocketmq_broker_permission": set[str](),
     "rocketmq_topic_number": set[str](),
+    "rocketmq_lmq_number": set[str](),
     "rocketmq_consumer_group_number": set[str](),
     "rocketmq_storage_size_bytes": STORAGE,
     "rocketmq_storage_flush_behind_bytes": STORAGE,

@@ -37,6 +37,7 @@ class NodeMetrics:
                 _PERMISSIONS[state.broker.permission],
             ),
             gauge("rocketmq_topic_number", "Topics on this broker.", len(state.topics)),
+            gauge("rocketmq_lmq_number", "Lite topics on this broker, in all topics.", state.lite_topics),
             gauge("rocketmq_consumer_group_number", "Consumer groups on this broker.", len(state.groups)),
             _times(
                 "rocketmq_topic_create_execution_time_milliseconds",

@@ -98,7 +98,8 @@ class LiteSubscriptions:
     def _replace(self, subscription: LiteSubscription, client: Client, names: Sequence[str]) -> None:
         """The client reads these and no others. That evicts nobody: what another one has stays with him."""
         interests = subscription.interests
-        subscription.remove(client.id, interests.names(client.id) - dict.fromkeys(names).keys())
+        wanted = dict.fromkeys(names)
+        subscription.remove(client.id, [name for name in interests.names(client.id) if name not in wanted])
         exclusive = subscription.group.definition.lite.exclusive
         for name in names:
             if exclusive and any(holder != client.id for holder in interests.holders(name)):

@@ -19,6 +19,7 @@ from tests.unit.broker.lite import (
     Code,
     lite,
     lite_broker,
+    lite_topics,
     send,
     subscribe,
     sync,
@@ -270,6 +271,32 @@ async def test_an_expired_lite_topic_is_forgotten_by_its_group_and_can_come_agai
     await send(broker, "a3")
     await subscribe(broker, "consumer", "a")
     assert await received(broker) == "a3"
+
+
+@simulated
+async def test_what_is_held_outlives_the_retention_of_its_segment() -> None:
+    broker = await lite_broker(retention_hours=1)
+    await send(broker, "a1 a2 b1")
+    await subscribe(broker, "consumer", "a b")
+    held = await broker.receive(invisible_s=4 * 3600)
+    assert ids(held) == ["a1", "b1"]
+    for number in range(40):
+        await broker.send(lite(str(number), "z", body=bytes(100_000)))
+    await asyncio.sleep(2 * 3600)
+    await broker.core.check_retention()
+    queue = lite_topics(broker).by_name["a"].queue
+    await until(lambda: queue.first_offset == 2)
+    await broker.crash()
+    await subscribe(broker, "consumer", "a b")
+    assert await broker.ack(held[1]) == Code.OK
+    await send(broker, "a3")
+    assert await received(broker) == ""
+    await asyncio.sleep(2 * 3600)
+    await subscribe(broker, "consumer", "a b")
+    (again,) = await broker.receive()
+    assert (*ids([again]), attempt(again)) == ("a1", 2)
+    assert await broker.ack(again) == Code.OK
+    assert await received(broker) == "a3", "a2 was not read in time"
 
 
 # Who reads what
