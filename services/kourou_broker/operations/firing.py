@@ -25,9 +25,9 @@ from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
 
-_A_TURN = 256
+_A_TURN = 128
 _BYTES_A_TURN = 512 * 1024
-_READ_TOGETHER = 2048
+_READ_TOGETHER = 1024
 """What lies in one section is read at one time, if it is among so many that are due."""
 _READ_BYTES = 4 * 1024 * 1024
 _MOST_WAITING_BYTES = 1024 * 1024
@@ -103,11 +103,11 @@ class Firing:
         if not durable:
             await self._journal.durable()
         for found in _portions(await self._read(topic, durable), min(_BYTES_A_TURN, self._journal.max_call_bytes)):
+            await asyncio.sleep(0)
             self._fire(topic, found)
             self.refused_reason = ""
             if self._journal.waiting_bytes > _MOST_WAITING_BYTES:
                 await self._journal.durable()
-            await asyncio.sleep(0)
 
     def _first_due_ms(self) -> int | None:
         dues = (timers.first_due_ms for timers in self._state.timers.values())
@@ -146,7 +146,7 @@ class Firing:
             size_bytes += sum(len(message.head) + len(message.tail) for message in messages)
             if size_bytes > _READ_BYTES:
                 break
-        return sorted(found, key=lambda each: each[0])
+        return sorted(found, key=_due_ms)
 
     def _fire(self, topic_id: int, found: list[_Found]) -> None:
         """Stores what is still there. Raises Refused, and then nothing is."""
@@ -179,6 +179,10 @@ class Firing:
 
 def _position(timer: Timer) -> int:
     return timer.place.position
+
+
+def _due_ms(found: _Found) -> int:
+    return found[0].due_ms
 
 
 def _portions(found: Sequence[_Found], most_bytes: int) -> Iterator[list[_Found]]:

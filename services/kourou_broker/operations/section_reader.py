@@ -67,10 +67,13 @@ class MessageSection:
 def _near_ones(indexes: Sequence[int], tables: HeldTables) -> Iterator[list[int]]:
     """The indexes, in their order, those together that are read in one piece."""
     some: list[int] = []
+    start = end = 0
     for index in indexes:
-        if some and tables.start(max(index, *some) + 1) - tables.start(min(index, *some)) > _PIECE_BYTES:
+        begins, ends = tables.start(index), tables.start(index + 1)
+        if some and max(end, ends) - min(start, begins) > _PIECE_BYTES:
             yield some
             some = []
+        start, end = (min(start, begins), max(end, ends)) if some else (begins, ends)
         some.append(index)
     yield some
 
