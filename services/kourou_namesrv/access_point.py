@@ -36,8 +36,6 @@ _OF_BROKERS: tuple[tuple[UnaryMethod[Any, Any], Callable[[Any], v2.Resource | No
     (service_rpc.QUERY_OFFSET, lambda request: request.message_queue.topic),
 )
 _STREAMS_OF_BROKERS: tuple[ServerStreamMethod[Any, Any], ...] = (service_rpc.RECEIVE_MESSAGE, service_rpc.PULL_MESSAGE)
-# It will be passed on, once brokers know lite topics.
-_NOT_YET: tuple[UnaryMethod[Any, Any], ...] = (service_rpc.SYNC_LITE_SUBSCRIPTION,)
 
 
 class AccessPoint:

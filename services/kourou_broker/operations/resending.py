@@ -102,12 +102,20 @@ class Resending:
                 "the letter does not say where it came from: it was sent by hand, or by a broker of an earlier version",
             )
         topic = self._state.topics_by_id.get(origin[0])
-        name = definition_pb2.SystemProperties.FromString(letter.tail).dead_letter_queue.topic
+        system = definition_pb2.SystemProperties.FromString(letter.tail)
+        name = system.dead_letter_queue.topic
         if topic is None:
             raise Refused(definition_pb2.TOPIC_NOT_FOUND, f"topic {name}, which the letter came from, was deleted")
         queue = topic.find_queue(origin[1])
         if queue is None or origin[2] >= queue.next_offset:
             raise Refused(definition_pb2.TOPIC_NOT_FOUND, f"the queue of {name} which the letter came from is gone")
+        if topic.lite is not None:
+            lite = topic.lite.by_name.get(system.lite_topic)
+            if lite is None or lite.queue is not queue:  # nobody reads the queue, or readers of another lite topic do
+                raise Refused(
+                    definition_pb2.PRECONDITION_FAILED,
+                    f"the lite topic {system.lite_topic!r} of {name}, which the letter came from, has expired",
+                )
         return topic, queue, origin[2]
 
 

@@ -11,7 +11,8 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.state.resent import Resent
-from tests.unit.broker.alone import Broker, attempt, ids, message, resource, simulated, until
+from tests.unit.broker.alone import Broker, attempt, handle, ids, message, resource, simulated, until
+from tests.unit.broker.lite import lite, lite_broker, subscribe
 
 Code = definition_pb2.Code
 
@@ -384,3 +385,33 @@ def test_resent_offsets_against_a_set(steps: list[tuple[bool, int]]) -> None:
         for each in range(first, 15):
             assert (each in resent) == (each in model) == (each in saved)
         assert resent.below not in resent
+
+
+@simulated
+async def test_a_letter_of_a_lite_topic_that_is_gone_stays_a_letter() -> None:
+    broker = await lite_broker(topic={"lite_expiration_minutes": 15}, group={"max_attempts": 1})
+    assert (await broker.send(lite("a1"))).status.code == Code.OK
+    await subscribe(broker, "consumer", "a b")
+    (first,) = await broker.receive()
+    await broker.forward(handle(first))
+    await asyncio.sleep(16 * 60)
+    await broker.core.lite_store.sweep()
+    assert await codes(broker, 0) == [Code.PRECONDITION_FAILED]  # nobody would find it where it came from
+    assert (await broker.send(lite("b1"))).status.code == Code.OK  # takes the queue over
+    await subscribe(broker, "consumer", "a b")
+    assert await codes(broker, 0) == [Code.PRECONDITION_FAILED]
+    assert ids(await broker.receive()) == ["b1"]
+    assert await listed(broker) == ["a1"]
+    assert (await broker.send(lite("a2"))).status.code == Code.OK  # the lite topic is there again, in another queue
+    assert await codes(broker, 0) == [Code.PRECONDITION_FAILED]
+
+
+@simulated
+async def test_a_letter_of_a_lite_topic_comes_again() -> None:
+    broker = await lite_broker()
+    assert (await broker.send(lite("a1"))).status.code == Code.OK
+    await subscribe(broker, "consumer", "a")
+    (first,) = await broker.receive()
+    await broker.forward(handle(first))
+    assert await codes(broker, 0) == [Code.OK]
+    assert ids(await broker.receive(wait_s=2)) == ["a1"]
