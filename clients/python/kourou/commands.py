@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 import traceback
@@ -11,6 +12,8 @@ from io import StringIO
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2.service_pb2 import TelemetryCommand, ThreadStackTrace, VerifyMessageResult
+
+_log = logging.getLogger(__name__)
 
 Handler = Callable[[TelemetryCommand, str], Awaitable[TelemetryCommand | None]]
 """Takes the command and the "host:port" of the broker; returns the answer, if there is one."""
@@ -35,6 +38,13 @@ async def cannot_verify(command: TelemetryCommand, address: str) -> TelemetryCom
     """Of a client that has no listener."""
     text = "only push consumers have a listener that a message could be tried with"
     return verified(command, v2.Status(code=v2.NOT_IMPLEMENTED, message=text))
+
+
+async def cannot_check(command: TelemetryCommand, address: str) -> None:
+    """Of a client that has no transaction checker: the broker asks again, and may find another one."""
+    message_id = command.recover_orphaned_transaction_command.message.system_properties.message_id
+    text = "%s asks what became of the transaction of message %s, and this producer has no transaction_checker"
+    _log.warning(text, address, message_id)
 
 
 def verified(command: TelemetryCommand, status: v2.Status) -> TelemetryCommand:

@@ -39,6 +39,7 @@ class Session:
             commands.PRINT_STACKS: commands.print_stacks,
             commands.VERIFY_MESSAGE: commands.cannot_verify,
             commands.RECONNECT: self._reconnect,
+            commands.CHECK_TRANSACTION: commands.cannot_check,
         }
         """Of brokers' commands, by their names in TelemetryCommand."""
         self.on_settings: Callable[[str], None] = lambda _address: None

@@ -138,6 +138,13 @@ async def test_what_the_checker_does_not_know_stays_open(caplog: pytest.LogCaptu
     assert caplog.text.count("returned True") == 1
 
 
+async def test_a_producer_without_a_checker_says_that_it_was_asked(caplog: pytest.LogCaptureFixture):
+    async with cluster() as c, AsyncProducer(c.namesrv, topics=["t"]):
+        await _ask(c.brokers[0], "tx-1")
+        await until(lambda: "has no transaction_checker" in caplog.text)
+        assert c.brokers[0].ends == []
+
+
 async def test_a_slow_checker_is_not_asked_twice_at_a_time():
     gate, calls = asyncio.Event(), 0
 
