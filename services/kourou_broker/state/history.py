@@ -147,7 +147,8 @@ class Historian:
 class MessageHistory:
     """What happened to the message at one offset of a queue since it was stored, group by group.
 
-    is_whole: False if records of its beginning may be gone; then a message may be settled that was never lent.
+    is_whole: False if records of its beginning may be gone: then a message may be settled that was never lent, and
+    nothing is concluded from a group's moving past it.
     """
 
     def __init__(self, offset: int, *, is_whole: bool = True) -> None:
@@ -187,7 +188,7 @@ class MessageHistory:
         if group.ending != Ending.WAITING:
             return False
         if row.kind == Kind.LEASE:
-            return row.bound is None or (row.bound > self.offset and group.fresh)
+            return row.bound is None or (row.bound > self.offset and group.fresh and self._is_whole)
         return group.lease is not None or not self._is_whole
 
     def _joining(self, group: int) -> GroupHistory:
@@ -208,7 +209,7 @@ class MessageHistory:
         if group.ending != Ending.WAITING:
             return
         if self.offset not in lease.offsets:
-            if group.fresh and high > self.offset:
+            if group.fresh and high > self.offset and self._is_whole:
                 group.add(Event(What.FILTERED, row.stored_ms, row.position, client_id=lease.client_id), Ending.FILTERED)
             return
         event = Event(
@@ -234,7 +235,8 @@ class MessageHistory:
         to = row.bound or 0
         event = Event(What.OFFSET_SET, row.stored_ms, row.position, offset=to)
         if to > self.offset and group.ending == Ending.WAITING:
-            group.add(event, Ending.SKIPPED)
+            if self._is_whole or group.lease is not None:
+                group.add(event, Ending.SKIPPED)
         elif to <= self.offset and not group.fresh:
             group.add(event, Ending.WAITING)
 

@@ -262,22 +262,25 @@ async def test_past_retention_it_is_no_longer_known() -> None:
 async def test_a_message_that_outlives_its_segment() -> None:
     """It is lent, so it is carried forward: what happened from then on is known."""
     broker = await Broker.started(retention_bytes=MIB, snapshot_every_bytes=MIB)
-    await broker.put_group("slow")
+    await broker.put_group("quick")
     await broker.send_ids("one")
     (first,) = await broker.receive(client="c1", batch_size=1, invisible_s=40_000)
+    await broker.ack(*await broker.receive(group="quick"), group="quick")
     await _filled(broker)
     await broker.core.check_retention()
+    await broker.receive(group="quick", tags="other")  # it moves on
     story = await story_of(broker, "one")
     assert kinds(story) == ["STORED"]
     assert "a copy" in story.events[0].note
-    (group,) = story.groups
+    quick, group = story.groups
+    assert (quick.group.name, quick.fate, list(quick.events)) == ("quick", PB.FATE_UNSPECIFIED, [])
     assert (group.fate, group.events, group.waits_for) == (
         PB.FATE_WAITING,
         [],
         "lent to c1 for another 11 h 6 min (attempt 1)",
     )
     assert await broker.ack(first) == Code.OK
-    (group,) = (await story_of(broker, "one")).groups
+    _quick, group = (await story_of(broker, "one")).groups
     assert (group.fate, kinds(group)) == (PB.FATE_CONSUMED, ["ACKNOWLEDGED"])
 
 

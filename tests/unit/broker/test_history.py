@@ -11,7 +11,7 @@ from kourou_broker.log.history_index import GrowingHistory, SealedHistory
 from kourou_broker.log.section import MESSAGE_ROW, Section
 from kourou_broker.state import State, records
 from kourou_broker.state.history import Ending, Historian, MessageHistory, What
-from kourou_broker.state.records import Fate, Lease
+from kourou_broker.state.records import Fate, Kind, Lease
 from tests.simulation.cluster import group_definition, topic_definition
 
 TOPIC, LETTERS, QUEUE, MESSAGES = 1, 9, 0, 40
@@ -36,8 +36,9 @@ class Told:
         self.state.apply(section, 0)
         self.sections.append(section._replace(position=1000 * len(self.sections)))
 
-    def history(self, offset: int, *, sealed: bool = True) -> MessageHistory:
-        history = MessageHistory(offset)
+    def history(self, offset: int, *, sealed: bool = True, since: int | None = None) -> MessageHistory:
+        """since: the log begins at the record with this number."""
+        history = MessageHistory(offset, is_whole=since is None)
         by_position = {section.position: section for section in self.sections}
         for start in range(0, len(self.sections), self._segment):
             historian = Historian(1000 * start)
@@ -47,7 +48,8 @@ class Told:
             if sealed:
                 index = SealedHistory(memoryview(historian.index.seal()), 1000 * start)
             for row in index.rows(TOPIC, QUEUE, offset):
-                history.feed(row, lambda row=row: by_position[row.position])
+                if row.position >= 1000 * (since or 0):
+                    history.feed(row, lambda row=row: by_position[row.position])
         return history
 
 
@@ -132,6 +134,31 @@ def test_segments_make_no_difference(steps: list[tuple[str, int, int, set[int]]]
         whole.add(record)
     for offset in range(0, MESSAGES, 3):
         assert parted.history(offset).groups == whole.history(offset, sealed=False).groups
+
+
+@settings(deadline=None)
+@given(st.lists(_step, max_size=40), st.integers(0, 40))
+def test_what_is_told_of_a_late_part_is_not_wrong(steps: list[tuple[str, int, int, set[int]]], since: int) -> None:
+    """Of a message that outlived its segment: what is not known is left out."""
+    told = Told(1)
+    for what, group, number, some in steps:
+        record = _record(told, (what, group, number, some))
+        if record.kind == Kind.ACK:  # a broker settles what is pending
+            progress = told.state.progress.get((group, TOPIC, QUEUE))
+            pending = [offset for offset in records.read_ack(record)[1] if progress and offset in progress.pending]
+            record = ack(group, *pending, fate=Fate(record.type))
+        if record.kind != Kind.RESENT:  # it gives back what was settled, and chance does not know
+            told.add(record)
+    for offset in range(0, MESSAGES, 3):
+        whole, late = told.history(offset).groups, told.history(offset, since=since).groups
+        for number, group in late.items():
+            if group.ending != Ending.WAITING:
+                assert group.ending == whole[number].ending
+            elif group.lease is not None:
+                assert whole[number].lease == group.lease or whole[number].ending == Ending.EXPIRED
+            assert [event.position for event in group.events] == [
+                event.position for event in whole[number].events if event in group.events
+            ]
 
 
 def _whats(told: Told, offset: int, group: int = 1) -> list[What]:
