@@ -196,6 +196,30 @@ async def test_a_client_can_forward_a_message_to_the_dead_letters() -> None:
 
 
 @simulated
+async def test_a_dead_letter_goes_back_to_its_lite_topic_as_long_as_that_is_there() -> None:
+    broker = await lite_broker(topic={"lite_expiration_minutes": 15})
+    await send(broker, "a1 a2 b1")
+    await subscribe(broker, "consumer", "a b")
+    for message in await broker.receive():
+        assert await broker.forward(handle(message)) == Code.OK
+    held = await broker.receive()
+    assert ids(held) == ["a2"]
+    request = broker_pb2.ResendDeadLettersRequest(group=resource("team"), offsets=[0])
+    await broker.doors.call(broker_rpc.RESEND_DEAD_LETTERS, request, {})
+    assert await received(broker) == "", "a2 is lent"
+    await broker.ack(*held)
+    assert await received(broker) == "a1"
+    await asyncio.sleep(16 * 60)
+    await broker.core.lite_store.sweep()
+    await send(broker, "c1 d1")  # they have the queues now
+    await subscribe(broker, "consumer", "c d")
+    request.offsets[:] = [1]
+    answer = await broker.doors.call(broker_rpc.RESEND_DEAD_LETTERS, request, {})
+    assert "has expired" in str(answer)
+    assert await received(broker) == "c1 d1"
+
+
+@simulated
 async def test_a_repeated_attempt_gets_the_same_messages() -> None:
     broker = await lite_broker()
     await send(broker, "a1")
