@@ -6,6 +6,7 @@ Nothing of it is kept over a restart: clients say all of it again every 30 secon
 import asyncio
 from collections.abc import Callable, Sequence
 
+from kourou.names import lite_topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
 from kourou_broker.operations.clients import Client, Clients
 from kourou_broker.operations.journal import Journal
@@ -87,8 +88,7 @@ class LiteSubscriptions:
         new = sum(name not in known for name in names)
         if new and len(known) + new > quota:
             raise _over_quota(f"the client reads {len(known)} lite topics, and the group's quota is {quota}")
-        if new and sum(each.interests.pairs for each in self._known()) + new > MAX_PAIRS:
-            raise _over_quota(f"the broker's clients read {MAX_PAIRS} lite topics already, its limit")
+        self._check_pairs(new)
         for name in names:
             if subscription.group.definition.lite.exclusive:
                 self._evict(subscription, name, client)
@@ -98,14 +98,19 @@ class LiteSubscriptions:
     def _replace(self, subscription: LiteSubscription, client: Client, names: Sequence[str]) -> None:
         """The client reads these and no others. That evicts nobody: what another one has stays with him."""
         interests = subscription.interests
-        wanted = dict.fromkeys(names)
+        wanted = dict.fromkeys(name for name in names if not lite_topic_fault(name))  # nobody ever sends to others
+        self._check_pairs(len(wanted) - len(interests.names(client.id)))
         subscription.remove(client.id, [name for name in interests.names(client.id) if name not in wanted])
         exclusive = subscription.group.definition.lite.exclusive
-        for name in names:
+        for name in wanted:
             if exclusive and any(holder != client.id for holder in interests.holders(name)):
                 _tell_of_loss(client, name)
             else:
                 subscription.add(client.id, name)
+
+    def _check_pairs(self, more: int) -> None:
+        if more > 0 and sum(each.interests.pairs for each in self._known()) + more > MAX_PAIRS:
+            raise _over_quota(f"the broker's clients read {MAX_PAIRS} lite topics already, its limit")
 
     def _evict(self, subscription: LiteSubscription, name: str, winner: Client) -> None:
         for holder in [each for each in subscription.interests.holders(name) if each != winner.id]:

@@ -8,6 +8,7 @@ import pytest
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.operations import lite_subscriptions
 from kourou_broker.operations.lite_delivery import LiteSubscription
 from kourou_broker.operations.section_reader import SectionReader
 from tests.unit.broker.alone import Broker, Message, attempt, handle, ids, resource, simulated, until
@@ -505,6 +506,18 @@ async def test_a_client_reads_as_many_lite_topics_as_its_group_allows() -> None:
     many = [f"n{number}" for number in range(303)]
     assert await sync(broker, "consumer", COMPLETE_ADD, many) == Code.LITE_SUBSCRIPTION_QUOTA_EXCEEDED
     assert list(delivery(broker).interests.names("consumer")) == ["a", "b"]
+
+
+@simulated
+async def test_all_clients_together_read_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lite_subscriptions, "MAX_PAIRS", 3)
+    broker = await lite_broker()
+    assert await sync(broker, "c1", COMPLETE_ADD, ["a", "b", "no name"]) == Code.OK
+    await subscribe(broker, "c2", "a")
+    assert await sync(broker, "c2", PARTIAL_ADD, "b") == Code.LITE_SUBSCRIPTION_QUOTA_EXCEEDED
+    assert await sync(broker, "c3", COMPLETE_ADD, "a") == Code.LITE_SUBSCRIPTION_QUOTA_EXCEEDED
+    assert await sync(broker, "c1", COMPLETE_ADD, "b c") == Code.OK
+    assert delivery(broker).interests.pairs == 3
 
 
 @simulated
