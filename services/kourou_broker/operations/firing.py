@@ -50,6 +50,8 @@ class Firing:
         self._news = asyncio.Event()
         self._waits_until_ms: int | None = None
         self._last_topic = 0
+        self._unreadable: dict[int, Timer] = {}
+        """By topic, the last of those that could not be read just now: what is due behind it has its turn."""
         self._last_lag_ms = 0
         self.refused_reason = ""
         """Why what is due cannot be stored; empty when it can."""
@@ -98,16 +100,21 @@ class Firing:
             await self._wait(due_ms, now_ms)
             return
         topic = self._last_topic = self._next_topic(now_ms)
-        due = self._state.timers[topic].due(now_ms, _READ_TOGETHER)
+        due = self._state.timers[topic].due(now_ms, _READ_TOGETHER, self._unreadable.pop(topic, None))
         durable = [timer for timer in due if timer.place.position < self._log.durable_position]
         if not durable:
             await self._journal.durable()
-        for found in _portions(await self._read(topic, durable), min(_BYTES_A_TURN, self._journal.max_call_bytes)):
+        readable, found = await self._read(topic, durable)
+        for portion in _portions(found, min(_BYTES_A_TURN, self._journal.max_call_bytes)):
             await asyncio.sleep(0)
-            self._fire(topic, found)
+            self._fire(topic, portion)
             self.refused_reason = ""
             if self._journal.waiting_bytes > _MOST_WAITING_BYTES:
                 await self._journal.durable()
+        if not readable:
+            if not found:
+                self._unreadable[topic] = due[-1]
+            await asyncio.sleep(_RETRY_S)
 
     def _first_due_ms(self) -> int | None:
         dues = (timers.first_due_ms for timers in self._state.timers.values())
@@ -130,9 +137,13 @@ class Firing:
                 await self._news.wait()
         self._waits_until_ms = None
 
-    async def _read(self, topic: int, timers: Sequence[Timer]) -> list[_Found]:
-        """The messages, or the first part of what would be too many bytes, in the order of their due times."""
+    async def _read(self, topic: int, timers: Sequence[Timer]) -> tuple[bool, list[_Found]]:
+        """The messages, or the first part of what would be too many bytes, in the order of their due times.
+
+        False before them if others could not be read.
+        """
         found: list[_Found] = []
+        readable = True
         size_bytes = 0
         by_section = groupby(sorted(timers, key=_position), _position)
         for position, of_section in ((position, list(group)) for position, group in by_section):
@@ -140,13 +151,17 @@ class Firing:
                 messages = await self._reader.held_all(position, [timer.place.index for timer in of_section])
             except Dropped:
                 messages = []
+            except Exception:  # a bad spot of the disk, usually: it must not hold up what lies elsewhere
+                _logger.exception("delayed messages cannot be read; it is tried again", position=position)
+                readable = False
+                continue
             if not messages:
                 self._missing(topic, of_section)
             found += zip(of_section, messages, strict=False)
             size_bytes += sum(len(message.head) + len(message.tail) for message in messages)
             if size_bytes > _READ_BYTES:
                 break
-        return sorted(found, key=_due_ms)
+        return readable, sorted(found, key=_due_ms)
 
     def _fire(self, topic_id: int, found: list[_Found]) -> None:
         """Stores what is still there. Raises Refused, and then nothing is."""

@@ -73,10 +73,10 @@ class Timers:
         )
         return timers
 
-    def due(self, now_ms: int, limit: int) -> list[Timer]:
-        """The first ones whose time has come."""
-        end = self._packed.bisect_left(_key(now_ms + 1, _NOWHERE))
-        return list(map(_unpack, self._packed[: min(end, limit)]))
+    def due(self, now_ms: int, limit: int, last: Timer | None = None) -> list[Timer]:
+        """The first ones whose time has come, of those behind `last`."""
+        start, end = self._behind(last), self._packed.bisect_left(_key(now_ms + 1, _NOWHERE))
+        return list(map(_unpack, self._packed[start : min(end, start + limit)]))
 
     def find(self, due_ms: int, origin: Place) -> Timer | None:
         key = _key(due_ms, origin)
@@ -100,8 +100,11 @@ class Timers:
 
     def following(self, last: Timer | None, limit: int) -> list[Timer]:
         """The next ones behind `last`, or the first ones: for walks in steps between which timers come and go."""
-        at = 0 if last is None else self._packed.bisect_left(_key(last.due_ms, last.origin) + (1 << _PLACE_BITS))
-        return list(map(_unpack, self._packed[at : at + limit]))
+        start = self._behind(last)
+        return list(map(_unpack, self._packed[start : start + limit]))
+
+    def _behind(self, last: Timer | None) -> int:
+        return 0 if last is None else self._packed.bisect_left(_key(last.due_ms, last.origin) + (1 << _PLACE_BITS))
 
 
 _NOWHERE = Place(0, 0)

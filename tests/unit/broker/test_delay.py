@@ -11,6 +11,7 @@ import structlog
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
+from kourou_broker.operations import firing
 from kourou_broker.state import fold
 from kourou_service.recall_handle import RecallHandle
 from tests.simulation.cluster import topic_definition
@@ -451,6 +452,32 @@ async def test_what_a_repair_cut_out_of_the_log_is_given_up() -> None:
     assert await delivered(broker) == ["m1"]
     await broker.crash()
     assert pending(broker) == 0
+
+
+@simulated
+async def test_what_cannot_be_read_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad spot of the disk: its messages are tried again, and the others of the topic come meanwhile."""
+    monkeypatch.setattr(firing, "_READ_TOGETHER", 2)
+    broker = await started()
+    await send(broker, 1, 1, 1)
+    await send(broker, 2, first=3)
+    bad = next(iter(next(iter(broker.core.state.timers.values()))))
+    read = broker.core.log.read_at_most
+
+    async def failing(position: int, length: int) -> bytes:
+        if position == bad.place.position:
+            raise OSError("input/output error")
+        return await read(position, length)
+
+    broker.core.log.read_at_most = failing  # type: ignore[method-assign]
+    with structlog.testing.capture_logs() as logs:
+        await asyncio.sleep(8)
+        assert await delivered(broker) == ["m3"]
+    assert {entry["position"] for entry in logs} == {bad.place.position}
+    assert len(logs) < 10
+    broker.core.log.read_at_most = read  # type: ignore[method-assign]
+    await asyncio.sleep(5)
+    assert await delivered(broker) == ["m0", "m1", "m2"]
 
 
 # Retention
