@@ -140,6 +140,7 @@ def facts(state: State) -> dict[str, Any]:
             )
             for topic, transaction, half in state.half_messages
         },
+        "timers": {topic: list(timers) for topic, timers in state.timers.items()},
         "ids": (state.next_topic_id, state.next_group_id),
         "progress": {
             key: (

@@ -12,9 +12,10 @@ import structlog
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou_broker.operations import firing
-from kourou_broker.state import fold
+from kourou_broker.state import fold, snapshot
 from kourou_service.recall_handle import RecallHandle
 from tests.simulation.cluster import topic_definition
+from tests.simulation.test_broker_crashes import facts
 from tests.unit.broker.alone import MIB, Broker, Message, ids, message, resource, simulated, until
 from tests.unit.broker.test_metrics import shown
 
@@ -585,6 +586,22 @@ async def test_more_than_retention_allows_is_not_copied_for_ever() -> None:
     assert log.next_position - written < 3 * 20 * 30 * 1100, "more is copied than comes in"
     assert max(sizes) < 32 * KIB + 4 * 110_000
     assert pending(broker) == 100
+
+
+@simulated
+async def test_the_state_is_the_same_from_the_log_and_from_a_snapshot() -> None:
+    broker = await small()
+    handles = await send(broker, *range(40, 60), body=bytes(50))
+    await fill(broker, 60)
+    await drop(broker)
+    await recall(broker, handles[19])
+    await asyncio.sleep(45)
+    before = facts(broker.core.state)
+    assert 0 < pending(broker) < 19
+    await broker.crash()
+    assert facts(broker.core.state) == before
+    again, _position = snapshot.decode(snapshot.encode(broker.core.state, 1))
+    assert facts(again) == before
 
 
 @simulated
