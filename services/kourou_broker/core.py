@@ -255,6 +255,7 @@ class BrokerCore:
         if tombstone is not None:
             self.log.forget(tombstone.id)
             self.journal.forget(tombstone.id)
+            self.lite_store.forget(tombstone.id)
             self.traffic.forget_topic(tombstone.id)
 
     def group_changed(self, name: Name) -> None:

@@ -89,6 +89,8 @@ class LiteSubscriptions:
         if new and len(known) + new > quota:
             raise _over_quota(f"the client reads {len(known)} lite topics, and the group's quota is {quota}")
         self._check_pairs(new)
+        if start.WhichOneof("offset_type") is not None:
+            self._journal.require_room()  # before anything is done
         for name in names:
             if subscription.group.definition.lite.exclusive:
                 self._evict(subscription, name, client)
@@ -129,7 +131,6 @@ class LiteSubscriptions:
         progress = self._state.progress.get((group.id, topic.id, queue.id))
         offset = _start(start, queue, progress.low if progress is not None else None)
         if offset is not None:
-            self._journal.require_room()
             self._journal.set_offset(group.id, topic.id, queue.id, offset)
             subscription.offset_set(queue.id)
 

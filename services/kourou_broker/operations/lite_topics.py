@@ -32,8 +32,8 @@ class LiteStore:
         self._reader = reader
         self._clock = clock
         self._max_lite_topics = max_lite_topics
-        self._last_stored_ms: dict[Queue, int] = {}
-        """As far as it was needed in this run of the broker; the log's index knows the rest."""
+        self._last_stored_ms: dict[int, dict[int, int]] = {}
+        """By topic id and queue. As far as it was needed in this run of the broker; the log's index knows the rest."""
         self.on_messages: Callable[[Topic, str], None] = lambda _topic, _name: None
         """Called with a lite topic that has a new message which can be delivered."""
 
@@ -54,7 +54,11 @@ class LiteStore:
             self.on_messages(topic, name)
 
         self._journal.store(topic, definition_pb2.LITE, [part.row for part in parts], bodies, stored, queue.id)
-        self._last_stored_ms[queue] = now_ms
+        self._last_stored_ms.setdefault(topic.id, {})[queue.id] = now_ms
+
+    def forget(self, topic_id: int) -> None:
+        """The topic was deleted."""
+        self._last_stored_ms.pop(topic_id, None)
 
     def _queue(self, topic: Topic, name: str, size: int, now_ms: int) -> Queue:
         """The lite topic's queue, for a message of so many bytes. Raises Refused."""
@@ -98,7 +102,7 @@ class LiteStore:
             if self._state.topics_by_id.get(topic.id) is not topic:
                 return  # deleted meanwhile
             if last_stored_ms < oldest_ms:
-                self._last_stored_ms.pop(lite.queue, None)
+                self._last_stored_ms[topic.id].pop(lite.queue.id, None)
                 self._record(topic, lite.name, lite.queue.id, last_stored_ms, gone=True)
                 gone += 1
             elif lite.last_stored_ms < last_stored_ms and lite.queue.first_offset == lite.queue.next_offset:
@@ -110,12 +114,13 @@ class LiteStore:
     async def _stored_last(self, lite: LiteTopic) -> int:
         """When its last message was stored, ms."""
         queue = lite.queue
-        if queue not in self._last_stored_ms:
+        known = self._last_stored_ms.setdefault(queue.topic.id, {})
+        if queue.id not in known:
             stored_ms = None
             if queue.first_offset < queue.next_offset:
                 stored_ms = await self._reader.stored_ms(queue, queue.next_offset - 1)
-            self._last_stored_ms.setdefault(queue, max(stored_ms or 0, lite.last_stored_ms))
-        return self._last_stored_ms[queue]
+            known.setdefault(queue.id, max(stored_ms or 0, lite.last_stored_ms))
+        return known[queue.id]
 
 
 def check_name(name: str) -> None:

@@ -9,6 +9,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations import lite_subscriptions
+from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.lite_delivery import LiteSubscription
 from kourou_broker.operations.section_reader import SectionReader
 from tests.unit.broker.alone import Broker, Message, attempt, handle, ids, resource, simulated, until
@@ -486,6 +487,19 @@ async def test_without_progress_a_tail_has_no_meaning() -> None:
 
 
 # What is refused
+
+
+@simulated
+async def test_where_to_start_that_cannot_be_recorded_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = await lite_broker(lite={"exclusive": True})
+    await send(broker, "a1 b1 c1")
+    await subscribe(broker, "other", "a")
+    monkeypatch.setattr(Journal, "has_room", False)
+    for names in (["c", "a"], ["a", "b"]):
+        code = await sync(broker, "consumer", PARTIAL_ADD, names, start=start(policy=definition_pb2.OffsetOption.MAX))
+        assert code == Code.INTERNAL_SERVER_ERROR
+    interests = delivery(broker).interests
+    assert {client: [*names] for client, names in interests.clients.items() if names} == {"other": ["a"]}
 
 
 @simulated
