@@ -1,5 +1,6 @@
 """Lending the messages of lite topics: of each strictly in order, nothing more before all that is lent is settled."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -15,6 +16,7 @@ from kourou_broker.state.records import Lease
 
 _LOOK_AGAIN_MS = 1000
 """A lite topic that could not be dealt with, as when the disk failed to be read, comes up again after this."""
+_LOOKS_A_TURN = 256
 _MOST_IN_A_ROW = 32
 """Messages of one lite topic in one answer, at most: those of other lite topics shall have their turn."""
 
@@ -27,10 +29,16 @@ class LiteLending(Lending):
         super().__init__(context, group, topic, leases, lambda: None)
         self._leases = leases
         self._ready = ready
+        self._looks = 0
         self._lent: dict[int, set[int]] = {}
         """By queue, what is lent and what was settled since without the disk knowing yet."""
 
     async def take(self, queue: Queue, poll: Poll, batch: Batch) -> None:
+        self._looks += 1
+        if self._looks % _LOOKS_A_TURN == 0:
+            await asyncio.sleep(0)  # who just said what he reads may have thousands of lite topics to be looked at
+        if not self._has_more(queue):
+            return
         taken = len(batch.deliveries)
         try:
             if not self._is_blocked(queue):
