@@ -9,6 +9,7 @@ from kourou_broker.log.section import MESSAGE_ROW
 from kourou_broker.operations.held_carrying import HeldCarrying
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.section_reader import SectionReader
+from kourou_broker.operations.slices import in_slices
 from kourou_broker.operations.snapshots import Snapshots
 from kourou_broker.state import State, records
 from kourou_broker.state.definitions import Queue
@@ -16,6 +17,8 @@ from kourou_service.clock import Clock
 
 _logger = structlog.stdlib.get_logger(__name__)
 _CARRIED_A_TURN = 64
+_TRIMMED_A_TURN = 1024
+"""Queues."""
 
 
 class Retention:
@@ -95,22 +98,28 @@ class Retention:
         return boundary
 
     async def _drop_before(self, boundary: int) -> None:
-        first = self._log.first_offsets(boundary)
-        trimmed: list[tuple[Queue, int]] = []  # all in this turn: what comes later is above the boundary
-        for topic in self._state.topics.values():
-            for queue in topic.all_queues():
-                keep_from = first.get((topic.id, queue.id), queue.first_offset)  # else nothing of it goes
-                if keep_from > queue.first_offset or queue.carried:
-                    trimmed.append((queue, keep_from))
+        first = self._log.first_offsets(boundary)  # what comes from now on is above the boundary
+        topics = list(self._state.topics.values())
+        trimmed: list[tuple[Queue, int]] = []
+        async for queue in in_slices(queue for topic in topics for queue in list(topic.all_queues())):
+            keep_from = first.get((queue.topic.id, queue.id), queue.first_offset)  # else nothing of it goes
+            if keep_from > queue.first_offset or queue.carried:
+                trimmed.append((queue, keep_from))
         await self._held.carry_below(boundary)
-        await self._carry_all(trimmed, boundary)  # last: until the next line nobody is lent anything
-        self._journal.emit(
-            records.trim(boundary, [(queue.topic.id, queue.id, keep_from) for queue, keep_from in trimmed]),
-            freeing=True,
-        )
+        for start in range(0, max(len(trimmed), 1), _TRIMMED_A_TURN):
+            await self._trim(trimmed[start : start + _TRIMMED_A_TURN], boundary)
         await self._journal.durable()
         await self._log.drop_before(boundary)
         _logger.info("dropped old segments", up_to=boundary, queues=len(trimmed))
+
+    async def _trim(self, some: list[tuple[Queue, int]], boundary: int) -> None:
+        """Lets go of what lies below in some queues."""
+        await self._carry_all(some, boundary)  # last: until the next line nobody is lent anything
+        self._journal.emit(
+            records.trim(boundary, [(queue.topic.id, queue.id, keep_from) for queue, keep_from in some]),
+            freeing=True,
+        )
+        await asyncio.sleep(0)
 
     async def _carry_all(self, trimmed: list[tuple[Queue, int]], boundary: int) -> None:
         """Copies all that groups hold below, also what they are lent meanwhile: on return nothing is missing."""

@@ -177,20 +177,20 @@ class State:
 
     def _trim(self, section: Section, position: int) -> None:
         log_start, rows = records.read_trim(section)
+        trimmed: dict[tuple[int, int], int] = {}
         for topic_id, queue_id, first_offset in rows:
             queue = self.queue(topic_id, queue_id)
-            if queue is not None:
-                queue.first_offset = max(queue.first_offset, first_offset)
-                if queue.resent is not None:
-                    queue.resent.trim(queue.first_offset)
-        for progress in self.progress.values():
-            queue = self.queue(progress.topic, progress.queue)
-            if queue is not None:
-                progress.trim(queue.first_offset)
-        for topic in self.topics.values():
-            for queue in topic.all_queues():
-                if queue.carried:
-                    queue.carried = {at: copy for at, copy in queue.carried.items() if copy.position >= log_start}
+            if queue is None:
+                continue
+            queue.first_offset = trimmed[topic_id, queue_id] = max(queue.first_offset, first_offset)
+            if queue.resent is not None:
+                queue.resent.trim(queue.first_offset)
+            if queue.carried:
+                queue.carried = {at: copy for at, copy in queue.carried.items() if copy.position >= log_start}
+        for (_group, topic_id, queue_id), progress in self.progress.items():
+            first_offset = trimmed.get((topic_id, queue_id))
+            if first_offset is not None:
+                progress.trim(first_offset)
 
     def _carry(self, section: Section, position: int) -> None:
         queue = self.queue(section.topic, section.queue)

@@ -3,7 +3,10 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.operations import retention
 from kourou_broker.state import fold
 from tests.unit.broker.alone import Broker, attempt, handle, ids, message, simulated
 
@@ -189,3 +192,34 @@ async def test_a_topic_that_came_after_what_goes_keeps_its_messages() -> None:
     assert await _first(broker) > 0, "the test dropped nothing"
     assert (await broker.query_offset(definition_pb2.BEGINNING, topic="late")).offset == 0
     assert ids(await broker.receive(topic="late")) == ["late-1", "late-2"]
+
+
+def _held(broker: Broker) -> dict[int, tuple[Any, ...]]:
+    """By queue: where it begins and ends, what was carried, and what the group holds."""
+    state = broker.core.state
+    (topic,) = (topic for topic in state.topics.values() if topic.name.name == "orders")
+    (progress,) = {group: [*state.progress_of(group, topic)] for group in state.groups.values()}.values()
+    held = {one.queue: (one.high, one.pending.keys()) for one in progress}
+    return {
+        queue.id: (queue.first_offset, queue.next_offset, queue.carried, held.get(queue.id)) for queue in topic.queues
+    }
+
+
+@simulated
+async def test_queues_go_some_at_a_time_and_nothing_that_is_held_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_TRIMMED_A_TURN", 1)
+    broker = await _broker(queues=3, retention_bytes=32 * KIB)
+    await _fill(broker, 30)
+    held = await broker.receive(batch_size=12, invisible_s=3600)
+    await _fill(broker, 60, 100)
+    first_drop = broker.shard.process.start(broker.core.check_retention())
+    held += await broker.receive(batch_size=12, invisible_s=3600)
+    await first_drop
+    await _drop(broker)
+    before = _held(broker)
+    assert all(first for first, *_rest in before.values()), "the test dropped nothing"
+    await broker.crash()
+    assert _held(broker) == before
+    for message_ in held:
+        assert await broker.forward(handle(message_)) == Code.OK
+    assert sorted(ids(await broker.dead_letters())) == sorted(ids(held))
