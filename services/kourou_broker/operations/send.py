@@ -6,7 +6,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.operations.definitions import Definitions, can_write
 from kourou_broker.operations.gathered_places import GatheredPlaces
 from kourou_broker.operations.journal import Journal, OnStored
-from kourou_broker.operations.message import stored_form, type_name
+from kourou_broker.operations.message import stored_form
 from kourou_broker.operations.recent_sends import RecentSends
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import State
@@ -41,7 +41,7 @@ class Sending:
         self.refused_reason = ""
         """Why this broker takes no messages although its permission allows it; empty when it does."""
         self.by_type: dict[int, Store] = {definition_pb2.NORMAL: self._store_normal}
-        """How messages of topics are stored."""
+        """How messages of topics are stored: of all types that a topic can have."""
 
     def send(
         self,
@@ -117,10 +117,7 @@ class Sending:
         self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored
     ) -> None:
         self._check_writable(topic)
-        store = self.by_type.get(topic.type)
-        if store is None:
-            raise Refused(definition_pb2.UNSUPPORTED, f"{type_name(topic.type)} topics are not supported yet")
-        store(topic, messages, now_ms, on_stored)
+        self.by_type[topic.type](topic, messages, now_ms, on_stored)
 
     def _store_normal(
         self, topic: Topic, messages: Sequence[definition_pb2.Message], now_ms: int, on_stored: OnStored
