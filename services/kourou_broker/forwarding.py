@@ -6,6 +6,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, serv
 from kourou.transport import RpcError, Transport
 from kourou_broker.routes import Routes
 from kourou_broker.state.definitions import name_of
+from kourou_service.client_headers import client_headers
 from kourou_service.listener import addresses_of
 from kourou_service.refusal import Refused
 
@@ -36,20 +37,15 @@ class Forwarder:
                 f"broker {owner}, which has the message, is not registered for topic {request.topic.name}",
             )
         address = str(addresses_of(endpoints)[0])
-        headers = [(key, value) for key, value in metadata.items() if _is_clients(key) and isinstance(value, str)]
         try:
             reply = await self._transport.channel(address).unary(
                 service_rpc.RECALL_MESSAGE,
                 request,
                 timeout_s=_TIMEOUT_S,
-                metadata=[*headers, (FORWARDED_HEADER, self._name)],
+                metadata=[*client_headers(metadata), (FORWARDED_HEADER, self._name)],
             )
         except RpcError as error:
             raise Refused(
                 definition_pb2.PROXY_TIMEOUT, f"broker {owner}, which has the message, does not answer ({error})"
             ) from None
         return reply.message
-
-
-def _is_clients(key: str) -> bool:
-    return key.startswith("x-") or key == "authorization"

@@ -221,7 +221,7 @@ class Broker:
             deliverer=deliverer,
             clock=self._clock,
         ).open(engine)
-        DeadLetterDoor(core.state, core.journal, core.resending, deliverer).open(engine)
+        DeadLetterDoor(core.state, core.definitions, core.journal, core.resending, deliverer).open(engine)
         CommandingDoor(core.commands, core.definitions, core.search, deliverer).open(engine)
         ExplainingDoor(core.definitions, core.explaining, status, deliverer).open(engine)
         BackingUpDoor(core.backups).open(engine)

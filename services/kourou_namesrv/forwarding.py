@@ -13,6 +13,7 @@ from kourou.protocol.method import UnaryMethod
 from kourou.transport import RpcError, Transport
 from kourou_namesrv.registry import TopicKey
 from kourou_namesrv.routes import Routes
+from kourou_service.client_headers import client_headers
 from kourou_service.listener import Way, addresses_of
 from kourou_service.refusal import Refused
 
@@ -92,11 +93,10 @@ class Forwarder:
         if self._running >= self._max_calls:
             raise Refused(v2.TOO_MANY_REQUESTS, f"{self._running} calls are being passed on to brokers already")
         address = str(addresses_of(broker)[0])
-        headers = [(key, value) for key, value in metadata.items() if _is_clients(key) and isinstance(value, str)]
         self._running += 1
         try:
             channel = self._transport.channel(address)
-            reply = await channel.unary(method, request, timeout_s=self._timeout_s, metadata=headers)
+            reply = await channel.unary(method, request, timeout_s=self._timeout_s, metadata=client_headers(metadata))
         except RpcError as error:
             _logger.warning("a broker does not answer", address=address, error=str(error))
             raise
@@ -104,7 +104,3 @@ class Forwarder:
             return reply.message
         finally:
             self._running -= 1
-
-
-def _is_clients(key: str) -> bool:
-    return key.startswith("x-") or key == "authorization"

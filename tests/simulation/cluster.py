@@ -271,7 +271,7 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
         deliverer=deliverer,
         clock=clock,
     ).open(engine)
-    DeadLetterDoor(core.state, core.journal, core.resending, deliverer).open(engine)
+    DeadLetterDoor(core.state, core.definitions, core.journal, core.resending, deliverer).open(engine)
     CommandingDoor(core.commands, core.definitions, core.search, deliverer).open(engine)
     ExplainingDoor(core.definitions, core.explaining, status, deliverer).open(engine)
     BackingUpDoor(core.backups).open(engine)

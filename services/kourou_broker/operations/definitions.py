@@ -54,6 +54,13 @@ class Definitions:
             lite_topics_of(self.topic(topic))
         return self._make_group(resource, record_pb2.LiteGroup(topic=topic))
 
+    def existing_group(self, resource: definition_pb2.Resource) -> Group:
+        """The same for operators: unlike consumers they make none by naming it."""
+        group = self._known_group(resource)
+        if group is None:
+            raise group_not_found(name_of(resource))
+        return group
+
     def _known_group(self, resource: definition_pb2.Resource) -> Group | None:
         return self._state.groups.get(Name(resource.resource_namespace, resource.name))
 

@@ -9,7 +9,6 @@ from kourou_broker.operations.clients import Client, Clients
 from kourou_broker.operations.creation_times import CreationTimes
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries
-from kourou_broker.operations.errors import group_not_found
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.offsets import Offsets
 from kourou_broker.operations.search import Search
@@ -18,7 +17,7 @@ from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.receiving import queue_of
 from kourou_broker.rpc.status import BrokerStatus
 from kourou_broker.state import State
-from kourou_broker.state.definitions import Group, Name, Queue, Topic, name_of
+from kourou_broker.state.definitions import Group, Name, Queue, Topic
 from kourou_broker.state.lite import LiteTopics
 from kourou_broker.state.progress import Progress
 from kourou_service.clock import Clock
@@ -128,7 +127,7 @@ class AdministeringDoor:
         topics = (
             [self._definitions.topic(request.topic)] if request.HasField("topic") else [*self._state.topics.values()]
         )
-        group = self._existing_group(request.group) if request.HasField("group") else None
+        group = self._definitions.existing_group(request.group) if request.HasField("group") else None
         readers = self._readers()
         response = broker_pb2.DescribeQueuesResponse(status=OK)
         for topic in topics:
@@ -141,14 +140,6 @@ class AdministeringDoor:
                 response.queues.extend(self._queue(queue, groups) for queue in topic.queues)
                 await asyncio.sleep(0)  # of thousands of topics, one a turn
         return response
-
-    def _existing_group(self, resource: definition_pb2.Resource) -> Group:
-        """Unlike consumers, operators make no group by naming it."""
-        name = name_of(resource)
-        group = self._state.groups.get(name)
-        if group is None:
-            raise group_not_found(name)
-        return group
 
     def _readers(self) -> dict[int, list[Group]]:
         """The groups that have progress in any queue of a topic, by the topic's id."""
@@ -209,7 +200,7 @@ class AdministeringDoor:
         return self._state.progress.get(key) or Progress(*key, queue.first_offset)
 
     async def _reset_offset(self, request: broker_pb2.ResetOffsetRequest, call: Call) -> broker_pb2.ResetOffsetResponse:
-        group = self._existing_group(request.group)
+        group = self._definitions.existing_group(request.group)
         topic = self._definitions.topic(request.topic)
         queues = [queue_of(topic, request.queue)] if request.HasField("queue") else _queues_that_are_read(topic)
         await self._offsets.begin(group, topic)  # what is set here must not count as a start of the other queues

@@ -2,12 +2,11 @@
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
-from kourou_broker.operations.errors import group_not_found
+from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.resending import Letter, Resending
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.state import State
-from kourou_broker.state.definitions import Group, name_of
 from kourou_service.door import OK, serve_unary, status
 from kourou_service.engine import Call, Engine
 from kourou_service.refusal import Refused
@@ -17,8 +16,16 @@ _MAX_LETTERS = 256
 
 
 class DeadLetterDoor:
-    def __init__(self, state: State, journal: Journal, resending: Resending, deliverer: Deliverer) -> None:
+    def __init__(
+        self,
+        state: State,
+        definitions: Definitions,
+        journal: Journal,
+        resending: Resending,
+        deliverer: Deliverer,
+    ) -> None:
         self._state = state
+        self._definitions = definitions
         self._journal = journal
         self._resending = resending
         self._deliverer = deliverer
@@ -28,7 +35,7 @@ class DeadLetterDoor:
         serve_unary(engine, broker_rpc.RESEND_DEAD_LETTERS, self._resend)
 
     async def _list(self, request: broker_pb2.ListDeadLettersRequest, call: Call) -> broker_pb2.ListDeadLettersResponse:
-        group = self._group(request.group)
+        group = self._definitions.existing_group(request.group)
         if not 0 <= request.limit <= _MAX_LETTERS:
             raise Refused(definition_pb2.BAD_REQUEST, f"the limit {request.limit} is not in 1 to {_MAX_LETTERS}")
         letters = await self._resending.letters(group, request.from_offset, request.limit or _DEFAULT_LISTED)
@@ -39,7 +46,7 @@ class DeadLetterDoor:
     async def _resend(
         self, request: broker_pb2.ResendDeadLettersRequest, call: Call
     ) -> broker_pb2.ResendDeadLettersResponse:
-        group = self._group(request.group)
+        group = self._definitions.existing_group(request.group)
         if not 0 < len(request.offsets) <= _MAX_LETTERS:
             raise Refused(
                 definition_pb2.BAD_REQUEST,
@@ -56,14 +63,6 @@ class DeadLetterDoor:
         await self._journal.durable()
         failed = [result for result in results if result.code != definition_pb2.OK]
         return broker_pb2.ResendDeadLettersResponse(status=_overall(failed, len(results)), results=results)
-
-    def _group(self, resource: definition_pb2.Resource) -> Group:
-        """Raises Refused; looking does not make it."""
-        name = name_of(resource)
-        group = self._state.groups.get(name)
-        if group is None:
-            raise group_not_found(name)
-        return group
 
     def _letter(self, letter: Letter) -> broker_pb2.DeadLetter:
         message = self._deliverer.found(letter.queue.id, letter.stored)
