@@ -54,8 +54,12 @@ class Definitions:
             lite_topics_of(self.topic(topic))
         return self._make_group(resource, record_pb2.LiteGroup(topic=topic))
 
+    def group_reading(self, topic: Topic, resource: definition_pb2.Resource) -> Group:
+        """The same for a consumer of which no more is known than that it reads the topic."""
+        return self.group(resource) if topic.lite is None else self.lite_group(resource, topic.name.resource())
+
     def existing_group(self, resource: definition_pb2.Resource) -> Group:
-        """The same for operators: unlike consumers they make none by naming it."""
+        """The group that a request names, which makes none: for operators. Raises Refused."""
         group = self._known_group(resource)
         if group is None:
             raise group_not_found(name_of(resource))

@@ -143,7 +143,10 @@ class PresenceDoor:
         client = self._client(call)
         _check_type(request.client_type)
         if request.client_type in _CONSUMERS and request.HasField("group"):
-            check_member(self._definitions.group(request.group), request.client_type)
+            # Which topic a lite group is for this does not tell: so it makes none.
+            lite = request.client_type in LITE_CONSUMERS
+            find_group = self._definitions.existing_group if lite else self._definitions.group
+            check_member(find_group(request.group), request.client_type)
             self._clients.join(client, request.client_type, name_of(request.group))
         elif client.type == definition_pb2.CLIENT_TYPE_UNSPECIFIED:
             client.type = request.client_type

@@ -74,7 +74,7 @@ class ReceivingDoor:
         )
         wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
         # a member is only who asks for what can be had: members move the others' queues
-        group = self._definitions.group(request.group)
+        group = self._definitions.group_reading(topic, request.group)
         if group.lite_topic is not None or topic.lite is not None:
             check_lite_consumer(group, topic, client)
         self._clients.join(client, consumer_type(client, group, request.auto_renew), group.name, topic.name)

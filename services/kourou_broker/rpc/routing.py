@@ -43,8 +43,8 @@ class RoutingDoor:
         self, request: service_pb2.QueryAssignmentRequest, call: Call
     ) -> service_pb2.QueryAssignmentResponse:
         client = self._clients.touch(client_id(call), call)
-        group = self._definitions.group(request.group)
         topic = self._definitions.topic(request.topic)
+        group = self._definitions.group_reading(topic, request.group)
         if group.lite_topic is not None:
             check_lite_consumer(group, topic, client)
         elif not client.is_simple_consumer:

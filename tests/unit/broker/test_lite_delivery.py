@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
 from kourou_broker.operations import lite_subscriptions
@@ -601,6 +601,22 @@ async def test_a_group_stays_lite_or_not_for_good() -> None:
     assert (await broker.put_group("late", lite=later, start=record_pb2.START_LAST)).status.code == Code.BAD_REQUEST
     for wrong in (record_pb2.LiteGroup(), record_pb2.LiteGroup(topic=resource("more"), subscription_quota=20_001)):
         assert (await broker.put_group("new", lite=wrong)).status.code == Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize("first", ["receive", "assignment", "heartbeat"])
+@simulated
+async def test_a_call_before_the_settings_makes_no_ordinary_group_of_a_lite_one(first: str) -> None:
+    """As at a broker that is new: nobody can change the kind of a group later."""
+    broker = await lite_broker(auto_create_groups=True)
+    if first == "receive":
+        await broker.receive_all(group="new")
+    elif first == "assignment":
+        await broker.assigned("consumer", group="new")
+    else:
+        beat = service_pb2.HeartbeatRequest(group=resource("new"), client_type=LITE_PUSH)
+        answer = await broker.doors.call(service_rpc.HEARTBEAT, beat, {"x-mq-client-id": "consumer"})
+        assert answer.status.code == Code.CONSUMER_GROUP_NOT_FOUND
+    assert await sync(broker, "consumer", PARTIAL_ADD, "a", group="new") == Code.OK
 
 
 @simulated
