@@ -64,18 +64,31 @@ class Program:
 
     def run(self, home: Path, command: str, endpoints: str, **arguments: Any) -> list[dict[str, Any]]:
         """Runs a command to its end: the results that it wrote. `endpoints` are separated by commas."""
-        done = subprocess.run(
+        process = self.start(home, command, endpoints, **arguments)
+        try:
+            out, err = process.communicate(timeout=RUN_TIMEOUT_S)
+        finally:
+            process.kill()
+        log = "".join(path.read_text(errors="replace")[-3000:] for path in home.rglob("*.log"))
+        assert process.returncode == 0, f"{self.name} {command}: {out[-3000:]}{err[-3000:]}\n{log}"
+        return [json.loads(line) for line in out.splitlines()]
+
+    def start(self, home: Path, command: str, endpoints: str, **arguments: Any) -> subprocess.Popen[str]:
+        """The same, for who reads the results as they come and ends the process."""
+        process = subprocess.Popen(
             [*(part.format(home=home) for part in self.command), command, endpoints.replace(",", ";")],
             cwd=self.folder,
             env=environment() | {"HOME": str(home), "rocketmq.client.logRoot": str(home)},
-            input=json.dumps(arguments),
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             encoding="utf-8",
-            timeout=RUN_TIMEOUT_S,
         )
-        log = "".join(path.read_text(errors="replace")[-3000:] for path in home.rglob("*.log"))
-        assert done.returncode == 0, f"{self.name} {command}: {done.stdout[-3000:]}{done.stderr[-3000:]}\n{log}"
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(arguments))
+        process.stdin.close()
+        process.stdin = None  # communicate would flush it
+        return process
 
 
 JAVA = Program(

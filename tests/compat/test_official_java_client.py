@@ -1,6 +1,7 @@
 """The official Java client, unchanged, with all that the message model has."""
 
 import asyncio
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -167,6 +168,90 @@ async def test_what_always_fails_is_tried_by_the_policy_and_stops_nobody(
         return [letter.message.body for answer in answers for letter in answer.letters] == [b"dead letter"]
 
     await eventually(buried)
+
+
+async def test_a_member_that_is_killed_loses_nothing_and_keeps_the_order(
+    java: Run, cluster: Cluster, operator: Operator, name: str, tmp_path: Path
+) -> None:
+    await operator.create_topic(name, message_type=v2.FIFO)
+    await operator.create_group(name, order=record_pb2.ORDER_FIFO)
+    sent = [
+        message
+        for number in range(30)
+        for group in ("a", "b", "c", "d")
+        for message in messages(str(number), group=group)
+    ]
+    arguments = {"topic": name, "group": name, "count": len(sent)}
+    first = JAVA.start(tmp_path, "listen", cluster.tls_namesrv, **arguments)
+    try:
+        assert first.stdout is not None
+        await java("send", messages=sent)
+        before = [json.loads(await asyncio.to_thread(first.stdout.readline)) for _ in range(20)]
+        first.kill()
+        before += [json.loads(line) for line in await asyncio.to_thread(first.stdout.readlines) if line.endswith("\n")]
+    finally:
+        first.kill()
+        first.communicate()
+    left = await operator.lag(name, name)
+    heard = before + await java("listen", count=left)
+    by_group: dict[str, list[int]] = defaultdict(list)
+    for result in heard:
+        by_group[result["group"]] += map(int, bodies([result]))
+    for numbers in by_group.values():
+        assert numbers == sorted(numbers)  # what the killed one had not acknowledged comes once more
+        assert set(numbers) == set(range(30))
+    assert await operator.lag(name, name) == 0
+
+
+async def test_a_running_member_is_set_back_shown_and_tried(
+    java: Run, cluster: Cluster, operator: Operator, name: str, tmp_path: Path
+) -> None:
+    await operator.create_topic(name, brokers=ONE_BROKER)
+    await operator.create_group(name)
+    sent = await java("send", messages=messages("1", "2", "3"))
+    arguments = {"topic": name, "group": name, "count": 100, "timeout_s": 60}
+    consumer = JAVA.start(tmp_path, "listen", cluster.tls_namesrv, **arguments)
+    try:
+        assert consumer.stdout is not None
+
+        async def heard(count: int) -> list[str]:
+            assert consumer.stdout is not None
+            lines = [await asyncio.to_thread(consumer.stdout.readline) for _ in range(count)]
+            return sorted(bodies([json.loads(line) for line in lines]))
+
+        assert await heard(3) == ["1", "2", "3"]
+        await eventually(lambda: _all_consumed(operator, name))
+        again = admin_pb2.ResetOffsetRequest(group=v2.Resource(name=name), topic=v2.Resource(name=name), first=True)
+        await operator.ask_admin(admin_rpc.RESET_OFFSET, again)
+        assert await heard(3) == ["1", "2", "3"]
+        members = await operator.ask_admin(
+            admin_rpc.LIST_CLIENTS, admin_pb2.ListClientsRequest(group=v2.Resource(name=name))
+        )
+        (client_id,) = {each.client.client_id for each in members.clients}
+        stack = await operator.ask_admin(
+            admin_rpc.PRINT_THREAD_STACK_TRACE, admin_pb2.PrintThreadStackTraceRequest(client_id=client_id)
+        )
+        assert "org.apache.rocketmq" in stack.stack_trace
+        verify = admin_pb2.VerifyMessageRequest(
+            client_id=client_id, topic=v2.Resource(name=name), message_id=sent[0]["id"]
+        )
+        await operator.ask_admin(admin_rpc.VERIFY_MESSAGE, verify)
+        assert await heard(1) == ["1"]
+        assert await operator.lag(name, name) == 0
+    finally:
+        consumer.kill()
+        consumer.communicate()
+
+
+async def test_a_group_that_starts_at_the_last_message_gets_what_comes_from_then_on(
+    java: Run, operator: Operator, name: str
+) -> None:
+    await operator.create_topic(name)
+    await operator.create_group(name, start=record_pb2.START_LAST)
+    await java("send", messages=messages("before"))
+    assert await java("receive", count=1, patience=9) == []
+    await java("send", messages=messages("after"))
+    assert bodies(await java("receive", count=1, patience=9)) == ["after"]
 
 
 async def test_conditions_in_sql(java: Run, operator: Operator, name: str) -> None:
