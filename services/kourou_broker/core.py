@@ -49,7 +49,7 @@ from kourou_broker.operations.store_times import StoreTimes
 from kourou_broker.operations.told_settings import ToldSettings
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.operations.transaction_checks import TransactionChecks
-from kourou_broker.operations.transactions import CheckTimes, Transactions
+from kourou_broker.operations.transactions import Limits, Transactions
 from kourou_broker.operations.waiting import Waiting
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import fold
@@ -142,8 +142,8 @@ class BrokerCore:
         self.sending.by_type[definition_pb2.LITE] = self.lite_store.store
         self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)
-        check_times = _check_times(settings)
-        self.transactions = Transactions(state, self.journal, reader, self.traffic, check_times)
+        limits = _transaction_limits(settings)
+        self.transactions = Transactions(state, self.journal, reader, self.traffic, limits)
         self.sending.by_type[definition_pb2.TRANSACTION] = self.transactions.begin
         self._transaction_checks = TransactionChecks(
             state=state,
@@ -152,7 +152,7 @@ class BrokerCore:
             reader=reader,
             journal=self.journal,
             clock=clock,
-            times=check_times,
+            limits=limits,
         )
         places = Places(state, self.log, reader)
         self.search = Search(places, reader, surroundings.lookup)
@@ -300,12 +300,13 @@ class BrokerCore:
         )
 
 
-def _check_times(settings: BrokerSettings) -> CheckTimes:
-    return CheckTimes(
+def _transaction_limits(settings: BrokerSettings) -> Limits:
+    return Limits(
         after_ms=int(settings.transaction_check_after_s * 1000),
         interval_ms=int(settings.transaction_check_interval_s * 1000),
         max_checks=settings.transaction_max_checks,
         max_age_ms=int(settings.transaction_max_age_hours * 3_600_000),
+        max_open=settings.max_open_transactions,
     )
 
 

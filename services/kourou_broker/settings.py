@@ -129,6 +129,9 @@ class BrokerSettings(TlsSettings):
     transaction_max_age_hours: float = Field(
         default=72, gt=0, description="A transaction still open after so long is rolled back, asked or not. Hours."
     )
+    max_open_transactions: int = Field(
+        default=100_000, ge=1, description="Transactions open at a time; more are refused until some have ended."
+    )
     client_silence_s: float = Field(
         default=60, gt=0, description="A client without a stream is gone after so long a silence, seconds."
     )

@@ -43,6 +43,8 @@ class LiteTopics:
         self._topic = topic
         self._on_lost = on_lost
         self._names: dict[str, None] = {}
+        # One after the other: all names, told while a new one is on its way, would be all but that one.
+        self._telling = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._syncs: set[asyncio.Task[None]] = set()
         client.session.handlers[_LOST] = self._lost
@@ -57,17 +59,19 @@ class LiteTopics:
         if fault := lite_topic_fault(name):
             raise InvalidArgument(fault)
         option = _option(start)
-        with self._client.in_use():
-            await self._tell(v2.PARTIAL_ADD, (name,), option)
-        self._names[name] = None
+        async with self._telling:
+            with self._client.in_use():
+                await self._tell(v2.PARTIAL_ADD, (name,), option)
+            self._names[name] = None
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep(), name=f"kourou lite topics of {self._topic}")
 
     async def unsubscribe(self, name: str) -> None:
-        if name in self._names:
-            del self._names[name]
-            with self._client.in_use():
-                await self._tell(v2.PARTIAL_REMOVE, (name,), None)
+        async with self._telling:
+            if name in self._names:
+                del self._names[name]
+                with self._client.in_use():
+                    await self._tell(v2.PARTIAL_REMOVE, (name,), None)
 
     async def stop(self) -> None:
         tasks = [*self._syncs, *([self._keeper] if self._keeper is not None else [])]
@@ -79,7 +83,8 @@ class LiteTopics:
         while True:
             await asyncio.sleep(SYNC_INTERVAL_S)
             try:
-                await self._tell(v2.COMPLETE_ADD, self._names, None)
+                async with self._telling:
+                    await self._tell(v2.COMPLETE_ADD, self._names, None)
             except KourouError as error:
                 _log.warning("the lite topics of %s could not be told: %s", self._topic, error)
 
@@ -125,7 +130,8 @@ class LiteTopics:
             task.add_done_callback(self._syncs.discard)
 
     async def _tell_again(self, address: str) -> None:
-        error = await self._ask(address, self._request(v2.COMPLETE_ADD, self._names, None))
+        async with self._telling:
+            error = await self._ask(address, self._request(v2.COMPLETE_ADD, self._names, None))
         if error is not None:
             _log.debug("the lite topics of %s could not be told to %s: %s", self._topic, address, error)
 

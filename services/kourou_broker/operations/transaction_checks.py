@@ -16,7 +16,7 @@ from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.message import digest, join
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
 from kourou_broker.operations.slices import in_slices
-from kourou_broker.operations.transactions import CheckTimes, Transactions
+from kourou_broker.operations.transactions import Limits, Transactions
 from kourou_broker.state import State, records
 from kourou_broker.state.definitions import Topic
 from kourou_broker.state.half_messages import HalfMessage, TransactionId
@@ -47,7 +47,7 @@ class TransactionChecks:
         reader: SectionReader,
         journal: Journal,
         clock: Clock,
-        times: CheckTimes,
+        limits: Limits,
     ) -> None:
         self._state = state
         self._transactions = transactions
@@ -55,7 +55,7 @@ class TransactionChecks:
         self._reader = reader
         self._journal = journal
         self._clock = clock
-        self._times = times
+        self._limits = limits
         self._news = asyncio.Event()
         # One entry for each open transaction; that of an ended one leaves when it comes up, or when there are many.
         self._heap = [_Entry(self._due_ms(half), topic, id_) for topic, id_, half in state.half_messages]
@@ -102,7 +102,7 @@ class TransactionChecks:
             half = self._half(entry)
             if half is None:
                 continue
-            next_ms = now_ms + self._times.interval_ms
+            next_ms = now_ms + self._limits.interval_ms
             try:
                 next_ms = await self._check(entry, half, now_ms)
             finally:
@@ -111,9 +111,9 @@ class TransactionChecks:
 
     async def _check(self, entry: _Entry, half: HalfMessage, now_ms: int) -> int:
         """-> when it comes up again, if it is still open."""
-        times = self._times
-        if now_ms >= half.stored_ms + times.max_age_ms or (
-            half.checks >= times.max_checks and now_ms >= half.next_check_ms
+        limits = self._limits
+        if now_ms >= half.stored_ms + limits.max_age_ms or (
+            half.checks >= limits.max_checks and now_ms >= half.next_check_ms
         ):
             self._give_up(entry, half)
         elif now_ms < half.next_check_ms:
@@ -121,7 +121,7 @@ class TransactionChecks:
         elif self._producers(entry):
             await self._ask(entry, half, now_ms)
             return self._due_ms(half) if half.next_check_ms > now_ms else now_ms + 1000
-        return min(now_ms + times.interval_ms, half.stored_ms + times.max_age_ms)
+        return min(now_ms + limits.interval_ms, half.stored_ms + limits.max_age_ms)
 
     async def _ask(self, entry: _Entry, half: HalfMessage, now_ms: int) -> None:
         """One of the topic's producers, each time another one; it counts when the command can leave."""
@@ -133,7 +133,7 @@ class TransactionChecks:
             return
         producer = producers[(hash(entry.transaction) + half.checks) % len(producers)]
         if producer.command(_question(message, entry.transaction)):
-            next_ms = now_ms + self._times.interval_ms
+            next_ms = now_ms + self._limits.interval_ms
             self._journal.emit(
                 records.transaction_checked(entry.topic, [entry.transaction], producer.id, next_ms),
             )
@@ -159,7 +159,7 @@ class TransactionChecks:
         return self._clients.producers(self._topic(entry).name)
 
     def _due_ms(self, half: HalfMessage) -> int:
-        return min(half.next_check_ms, half.stored_ms + self._times.max_age_ms)
+        return min(half.next_check_ms, half.stored_ms + self._limits.max_age_ms)
 
     def _push(self, at_ms: int, topic: int, transaction: TransactionId) -> None:
         entry = _Entry(at_ms, topic, transaction)

@@ -16,6 +16,7 @@ from kourou_broker.state import Resolution, State, records
 from kourou_broker.state.definitions import Topic
 from kourou_broker.state.half_messages import HalfMessage, TransactionId
 from kourou_service.refusal import Refused
+from kourou_service.wire_times import milliseconds
 
 _REMEMBERED_ENDS = 65_536
 _FIRST_CHECK_FROM_MS = 1000
@@ -31,24 +32,23 @@ _PAST = {
 
 
 @dataclass(frozen=True, slots=True)
-class CheckTimes:
-    """When producers are asked about open transactions, and how long."""
+class Limits:
+    """When producers are asked about open transactions, and how long; and how many may be open."""
 
     after_ms: int
     interval_ms: int
     max_checks: int
     max_age_ms: int
+    max_open: int
 
 
 class Transactions:
-    def __init__(
-        self, state: State, journal: Journal, reader: SectionReader, traffic: Traffic, times: CheckTimes
-    ) -> None:
+    def __init__(self, state: State, journal: Journal, reader: SectionReader, traffic: Traffic, limits: Limits) -> None:
         self._state = state
         self._journal = journal
         self._reader = reader
         self._traffic = traffic
-        self._times = times
+        self._limits = limits
         self._ended: OrderedDict[tuple[int, TransactionId], Resolution] = OrderedDict()
         """Of the last ones, by topic id and transaction: an answer may have been lost, and is asked for again."""
         self.on_begun: Callable[[int, TransactionId], None] = lambda _topic_id, _transaction: None
@@ -59,6 +59,11 @@ class Transactions:
         if len(messages) != 1:
             raise Refused(
                 definition_pb2.BAD_REQUEST, f"a transaction has one message, and the request {len(messages)} of them"
+            )
+        if len(self._state.half_messages) >= self._limits.max_open:
+            raise Refused(
+                definition_pb2.TOO_MANY_REQUESTS,
+                f"{self._limits.max_open} transactions are open on this broker, its limit: end some first",
             )
         first_check_ms = now_ms + self._first_check_after_ms(messages[0].system_properties)
         row, body = stored_form(messages[0], now_ms, definition_pb2.TRANSACTION)
@@ -75,9 +80,9 @@ class Transactions:
     def _first_check_after_ms(self, system: definition_pb2.SystemProperties) -> int:
         """As the sender wishes, if that makes sense."""
         if not system.HasField("orphaned_transaction_recovery_duration"):
-            return self._times.after_ms
-        asked_ms = system.orphaned_transaction_recovery_duration.ToMilliseconds()
-        return min(max(asked_ms, _FIRST_CHECK_FROM_MS), self._times.max_age_ms)
+            return self._limits.after_ms
+        asked_ms = milliseconds(system.orphaned_transaction_recovery_duration)
+        return min(max(asked_ms, _FIRST_CHECK_FROM_MS), self._limits.max_age_ms)
 
     async def end(self, topic: Topic, transaction_id: str, message_id: str, resolution: int) -> None:
         """The producer says how its transaction ended; durable on return. Unspecified: it does not know yet.
