@@ -7,7 +7,7 @@ from kourou_service.refusal import Refused
 
 
 def milliseconds(value: Timestamp | Duration, code: definition_pb2.Code = definition_pb2.BAD_REQUEST) -> int:
-    """Rounded down. Raises Refused with that code for what is beyond the years 1 to 9999, or 10,000 years long."""
+    """Rounded down. Raises Refused with that code for what the library cannot read as a time or a duration."""
     try:
         return value.ToMilliseconds()
     except ValueError:
