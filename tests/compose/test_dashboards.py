@@ -8,9 +8,11 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kourou import AsyncProducer, AsyncSimpleConsumer, Message
+from kourou import AsyncProducer, AsyncSimpleConsumer, Message, TransactionResolution
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.cluster.load import Load
 from tests.cluster.operator_client import Operator
 from tests.cluster.waiting import eventually
@@ -82,14 +84,15 @@ def test_grafana_has_the_dashboards(stack: Stack) -> None:
 
 @asynccontextmanager
 async def traffic(stack: Stack, operator: Operator, name: str) -> AsyncIterator[None]:
-    """All that dashboards tell of: messages of one and of several groups, dead letters, a topic that is missing."""
+    """All that dashboards tell of: messages of two groups, dead letters, delayed messages, transactions."""
     groups = [f"{name}-simple", f"{name}-push", f"{name}-failing"]
     await operator.create_topic(name)
     for group in groups:
         await operator.create_group(group, max_attempts=1 if group == groups[-1] else 16)
     load = Load(stack.namesrv, name, groups[0], groups[1])
     async with load.running(producers=1, consumers=1), dead_letters(stack, name, groups[-1]):
-        yield
+        async with held_messages(stack, operator, name):
+            yield
         await load.finish(operator)
 
 
@@ -108,6 +111,23 @@ async def dead_letters(stack: Stack, topic: str, group: str) -> AsyncIterator[No
         failing = tasks.create_task(fail())
         yield
         failing.cancel()
+
+
+@asynccontextmanager
+async def held_messages(stack: Stack, operator: Operator, name: str) -> AsyncIterator[None]:
+    """One that fires soon and one that waits; a transaction that is committed, and one that is open meanwhile."""
+    later, payments = f"{name}-later", f"{name}-payments"
+    await operator.create_topic(later, message_type=v2.DELAY)
+    await operator.create_topic(payments, message_type=v2.TRANSACTION)
+    async with AsyncProducer(stack.namesrv, transaction_checker=lambda _: TransactionResolution.UNKNOWN) as producer:
+        await producer.send(Message(later, b"soon", delivery_time=datetime.now(UTC) + timedelta(seconds=2)))
+        waiting = await producer.send(Message(later, b"later", delivery_time=datetime.now(UTC) + timedelta(hours=1)))
+        async with producer.transaction(Message(payments, b"committed")):
+            pass
+        async with producer.transaction(Message(payments, b"open")):
+            yield
+        assert waiting.recall_handle
+        await producer.recall(later, waiting.recall_handle)
 
 
 async def nothing_missing(topic: str) -> bool:

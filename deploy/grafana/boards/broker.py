@@ -245,15 +245,15 @@ def log(board: Dashboard) -> None:
         graph(
             "Delayed messages",
             "Their time has not come. The lag: how late the last ones were, or the first one is that should be there.",
-            Query(f"sum by (node_id) (kourou_delayed_messages{{{OF}}})", "waiting {{node_id}}"),
+            Query(f"sum by (node_id) (kourou_delayed_messages{{{OF}}}) or {EACH}", "waiting {{node_id}}"),
             Query(f"kourou_timer_lag_seconds{{{OF}}}", "lag {{node_id}}, s"),
         ),
         graph(
             "Transactions",
             "Half messages are those of open ones. Given up: nobody said what became of them.",
-            Query(f"sum by (node_id) (kourou_half_messages{{{OF}}})", "open {{node_id}}"),
+            Query(f"sum by (node_id) (kourou_half_messages{{{OF}}}) or {EACH}", "open {{node_id}}"),
             Query(
-                f"sum by (node_id, outcome) (rate(kourou_transaction_ends_total{{{OF}}}[$__rate_interval]))",
+                or_none(rate("kourou_transaction_ends_total", "outcome, node_id", OF), "outcome"),
                 "{{outcome}} {{node_id}}, /s",
             ),
         ),
