@@ -33,6 +33,12 @@ async def test_topics_and_groups_are_made_from_both_sides(stack: Stack, operator
     assert sorted(first.stdout.splitlines()) == sorted(second.splitlines()) == ["from inside", "from outside"]
     listed = json.loads(await asyncio.to_thread(stack.kourou_inside, "topic", "list", "--json"))
     assert {inside, outside} <= {topic["name"] for topic in listed}
+    # The log says whose calls these were; that all lines are JSON is looked at when the tests are done.
+    [call, *_] = [line for line in stack.container("admin").log().splitlines() if "/CreateTopic" in line]
+    told = json.loads(call)
+    assert (told["level"], told["event"], told["code"]) == ("debug", "call", "OK")
+    assert told["client_id"]
+    assert told["request_id"]
 
 
 async def test_clients_in_containers_and_on_the_host_at_once(
