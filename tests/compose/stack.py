@@ -136,6 +136,16 @@ class Stack(System):
         for container in self.containers():
             yield container.service, container.log(tail)
 
+    def replace(self, *services: str) -> None:
+        """Their containers by new ones, of the same image. Returns when they are healthy."""
+        self.check_logs()
+        self.up("--no-deps", "--force-recreate", *services)
+
+    def check_logs(self) -> None:
+        """Also before containers are removed: what they logged goes with them."""
+        faults = list(self.faults())
+        assert not faults, "\n".join(fault[:2000] for fault in faults[:5])
+
     def faults(self) -> Iterator[str]:
         """Lines of our services that tell of one, or are not what a collector of logs reads."""
         for container in self.containers():
