@@ -14,7 +14,7 @@ from kourou.errors import ConnectionFailed, KourouError
 from kourou.filters import Filter
 from kourou.in_order import InOrder
 from kourou.listening import Listening
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.receiving import Poll, new_attempt_id, receive

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 
 FAULTS = (Exception, asyncio.CancelledError, SystemExit)
 """What such a function may raise and is its own failure; a SystemExit would end the event loop of all clients."""

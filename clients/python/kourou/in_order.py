@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kourou.listening import Listening
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 from kourou.settings import BrokerSettings
 from kourou.settlement import Settler
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from kourou.callbacks import FAULTS, Callback, is_cancelled
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 from kourou.room import Room
 
 _log = logging.getLogger(__name__)

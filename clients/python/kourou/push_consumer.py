@@ -15,7 +15,7 @@ from kourou.client import Client, ClientOptions
 from kourou.errors import InvalidArgument
 from kourou.filters import Filter
 from kourou.listening import Listener, Listening
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2.service_pb2 import TelemetryCommand
 from kourou.simple_consumer import checked_subscriptions

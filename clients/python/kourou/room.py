@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 
 
 class Room:

@@ -21,7 +21,7 @@ from kourou.errors import (
     TooManyRequests,
     error_of_status,
 )
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.room import Room
@@ -65,7 +65,7 @@ async def change_invisible_duration(wire: Wire, group: str, message: ReceivedMes
         message_id=message.message_id,
     )
     answer = (await wire.call(message.address, service_rpc.CHANGE_INVISIBLE_DURATION, request)).message
-    message.receipt_handle = answer.receipt_handle or message.receipt_handle
+    message.renewed(answer.receipt_handle or message.receipt_handle)
 
 
 async def forward_to_dead_letters(wire: Wire, group: str, message: ReceivedMessage, max_attempts: int) -> None:

@@ -24,7 +24,7 @@ from kourou.errors import (
     TimeoutExceeded,
 )
 from kourou.filters import Filter, filter_fault
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 from kourou.names import topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.receiving import Poll, new_attempt_id, receive
