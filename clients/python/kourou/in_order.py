@@ -49,11 +49,11 @@ class InOrder:
             try:
                 await self._consume(message)
             finally:
-                self._listening.release(message)
+                self._listening.cache.release(1, message.size_bytes)
         del self._waiting[key]
 
     async def _consume(self, message: ReceivedMessage) -> None:
-        while not await self._listening.hear(message):
+        while not await self._listening.hear([message]):
             prescribed = self._prescribed()
             if message.attempt >= prescribed.max_attempts:
                 return await self._settler.give_up(message, prescribed.max_attempts)

@@ -15,7 +15,7 @@ from kourou.client import ClientOptions
 from kourou.codecs import Compression
 from kourou.filters import Filter
 from kourou.handover import Handover
-from kourou.listening import Listener
+from kourou.listening import BatchListener, Listener
 from kourou.lite_consumers import AsyncLitePushConsumer, AsyncLiteSimpleConsumer
 from kourou.lite_topics import LiteStart, OnLost
 from kourou.message import Message
@@ -252,15 +252,16 @@ class _Pushing(Generic[P]):
 
 
 class PushConsumer(_Pushing[AsyncPushConsumer]):
-    """Calls a listener with each message, in threads; a coroutine function on the event loop of the clients."""
+    """Calls a listener with each message, or with many, in threads; a coroutine function on the event loop of the clients."""
 
     def __init__(
         self,
         group: str,
         subscriptions: Mapping[str, Filter],
-        listener: Listener,
+        listener: Listener | None = None,
         namesrv: str | Sequence[str] | None = None,
         *,
+        batch_listener: BatchListener | None = None,
         concurrency: int = CONCURRENCY,
         broadcasting: Broadcasting | None = None,
         max_cached_count: int = MAX_CACHED_COUNT,
@@ -274,6 +275,7 @@ class PushConsumer(_Pushing[AsyncPushConsumer]):
             subscriptions,
             listener,
             namesrv,
+            batch_listener=batch_listener,
             concurrency=concurrency,
             broadcasting=broadcasting,
             max_cached_count=max_cached_count,

@@ -122,7 +122,7 @@ class Checks:
 
     def __init__(self, client: Client, checker: TransactionChecker) -> None:
         self._client = client
-        self._checker = Callback(checker, _CHECKS_AT_A_TIME, "kourou transaction checker")
+        self._checker = Callback[ReceivedMessage](checker, _CHECKS_AT_A_TIME, "kourou transaction checker")
         self._turns = asyncio.Semaphore(_CHECKS_AT_A_TIME)
         self._asked: set[str] = set()
 
