@@ -10,13 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from grpc import StatusCode
-
 from kourou import codecs
 from kourou.backoff import Exponential
 from kourou.client import Client
 from kourou.delivered import columns_of, count_of, messages_of
-from kourou.doors import NoSuchDoor
+from kourou.doors import NoSuchDoor, knock
 from kourou.errors import ConnectionFailed, CorruptMessage, KourouError, check_status, error_of_rpc
 from kourou.filters import Filter, wire_form
 from kourou.leases import Leases
@@ -131,11 +129,12 @@ class ConsumeStream:
             address = self.address = await self._address()
             # A broker serves those that it knows, so it has to know us first.
             await self._client.session.settled([address])
+            await knock(self._client.wire, address)
             await self._live(self._client.wire.bidi(address, stream_rpc.CONSUME), address)
             return ConnectionFailed(f"{address} ended the stream")
         except RpcError as error:
-            return NoSuchDoor() if error.code is StatusCode.UNIMPLEMENTED else error_of_rpc(error, self.address)
-        except KourouError as error:
+            return error_of_rpc(error, self.address)
+        except (KourouError, NoSuchDoor) as error:
             return error
         except Exception as fault:
             _log.exception("consuming %s of %s failed; it is tried again", self.topic, self.broker)
@@ -151,7 +150,8 @@ class ConsumeStream:
         self._call = call
         writing: asyncio.Task[None] | None = None
         try:
-            await call.write(stream_pb2.ConsumeRequest(open=self._opening()))
+            with suppress(RpcError):  # why it ended, reading tells
+                await call.write(stream_pb2.ConsumeRequest(open=self._opening()))
             self.is_open = True
             self._on_open()
             writing = asyncio.create_task(self._write(call))
