@@ -127,9 +127,9 @@ class ConsumeStream:
         """What it ended with."""
         try:
             address = self.address = await self._address()
+            await knock(self._client.wire, address)
             # A broker serves those that it knows, so it has to know us first.
             await self._client.session.settled([address])
-            await knock(self._client.wire, address)
             await self._live(self._client.wire.bidi(address, stream_rpc.CONSUME), address)
             return ConnectionFailed(f"{address} ended the stream")
         except RpcError as error:

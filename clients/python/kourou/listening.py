@@ -47,6 +47,7 @@ class Listening:
         self._closed = False
 
     def start(self) -> None:
+        self._closed = False
         self._workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
 
     def portions(self, messages: list[ReceivedMessage]) -> list[list[ReceivedMessage]]:
