@@ -95,10 +95,12 @@ class ConsumeStream:
         self.terms = terms
         if self._call is not None:
             self._is_reopening = True
+            self.is_open = False
             self._call.cancel()
 
     async def close(self) -> None:
         """What is not settled is left to the broker."""
+        self.is_open = False
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)

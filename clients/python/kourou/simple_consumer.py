@@ -120,9 +120,8 @@ class Receiver:
 
     async def close(self) -> None:
         """What was received and not acknowledged goes to others after its invisible time."""
-        for receiver in self._receivers.values():
-            await receiver.close()
-        await self._client.close()
+        receivers = list(self._receivers.values())
+        await asyncio.gather(self._client.close(), *(receiver.close() for receiver in receivers))
 
     def _settings(self) -> v2.Settings:
         return settings.subscribing(self._client_type, self._group, self._subscriptions)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from kourou.client import Client
 from kourou.consume_stream import ConsumeStream, Terms
-from kourou.errors import ConnectionFailed, TimeoutExceeded
+from kourou.errors import ClosedError, ConnectionFailed, TimeoutExceeded
 from kourou.leases import Lent
 from kourou.received import ReceivedMessage
 from kourou.settling import Asked
@@ -50,11 +50,18 @@ class StreamReceiver:
                     await self._open()
                     continue
                 left_s = deadline_s - self._loop.time()
-                was_served = credit is not None and credit <= (self._connection, self._served)
-                if (was_served or self._is_covered(credit)) and left_s <= 0:
-                    return []
-                if (credit is None or was_served) and not self._is_covered(None):
-                    credit = self._grant(max_messages, max(0.0, left_s))
+                if credit is not None and credit[0] != self._connection:
+                    credit = None  # lost with the stream
+                elif credit is not None and credit[1] <= self._served:
+                    credit = None
+                    if left_s <= 0:
+                        return []
+                if credit is None:
+                    # One whose caller gave up brings messages for this call too.
+                    if self._granted - self._served < self._receiving:
+                        credit = self._grant(max_messages, max(0.0, left_s))
+                    elif left_s <= 0:
+                        return []
                 # The end of a credit is by the broker's clock.
                 grace_s = 0.0 if credit is None else REQUEST_TIMEOUT_S
                 if not await self._hears(left_s + grace_s) and credit is not None:
@@ -62,10 +69,7 @@ class StreamReceiver:
 
     async def close(self) -> None:
         await self._consume.close()
-
-    def _is_covered(self, credit: _Credit | None) -> bool:
-        """Without a credit of its own: one whose caller gave up brings messages for this call."""
-        return credit is None and self._granted - self._served >= self._receiving
+        self._ended(ClosedError("the client was closed meanwhile"))
 
     def _grant(self, max_messages: int, wait_s: float) -> _Credit:
         self._granted += 1
