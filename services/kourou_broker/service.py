@@ -11,6 +11,7 @@ import structlog
 
 from kourou.protocol.apache.rocketmq.v2 import service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_rpc
+from kourou.protocol.kourou.stream.v1 import stream_rpc
 from kourou.resolver import Resolver
 from kourou.transport import GrpcTransport, Transport
 from kourou_broker.core import BrokerCore, Surroundings
@@ -25,6 +26,7 @@ from kourou_broker.report import BrokerReport
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.commanding import CommandingDoor
+from kourou_broker.rpc.consuming import ConsumingDoor
 from kourou_broker.rpc.dead_letters import DeadLetterDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
@@ -33,12 +35,14 @@ from kourou_broker.rpc.leaving import LeavingDoor
 from kourou_broker.rpc.lite import LiteDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
+from kourou_broker.rpc.publishing import PublishingDoor
 from kourou_broker.rpc.recalling import RecallingDoor
 from kourou_broker.rpc.receiving import ReceivingDoor
 from kourou_broker.rpc.routing import RoutingDoor
 from kourou_broker.rpc.sending import SendingDoor
 from kourou_broker.rpc.settling import SettlingDoor
 from kourou_broker.rpc.status import BrokerStatus
+from kourou_broker.rpc.stream_settling import StreamSettling
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state.history_search import Histories
 from kourou_service.clock import Clock, SystemClock
@@ -53,7 +57,7 @@ from kourou_service.metrics.node import NodeMetrics
 from kourou_service.tls.certificates import Certificates
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
-_SERVICES = (service_rpc.SERVICE, broker_rpc.SERVICE)
+_SERVICES = (service_rpc.SERVICE, stream_rpc.SERVICE, broker_rpc.SERVICE)
 _INDEXER_NICENESS = 10
 """Nobody waits for indexes, and questions must not wait behind them: they are built in a process of their own."""
 _INDEXER_IDLE_S = 60.0
@@ -191,10 +195,12 @@ class Broker:
         self._stack.callback(presence.close)
         self._stack.callback(core.end_polls)
         SendingDoor(core.sending, core.clients, core.traffic).open(engine)
-        ReceivingDoor(
-            core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, self._clock
-        ).open(engine)
+        ReceivingDoor(core.definitions, core.clients, core.deliveries, core.pulling, deliverer, self._clock).open(
+            engine
+        )
         SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
+        self._open_stream_door(core)
+        self._open_stream_door(core)
         EndingDoor(core.definitions, core.clients, core.transactions).open(engine)
         reached_by = settings.forward_listener or settings.fallback_listener
         forwarder = Forwarder(self._transport, membership.routes, reached_by, settings.name)
@@ -229,6 +235,21 @@ class Broker:
         self._health = serve_health(engine, _SERVICES)
         self._stack.callback(self._health.close)
         serve_reflection(engine, _SERVICES)
+
+    def _open_stream_door(self, core: BrokerCore) -> None:
+        settings, engine = self._settings, self._engine
+        PublishingDoor(core.sending, core.clients, core.traffic, window_bytes=settings.publish_window_bytes).open(
+            engine
+        )
+        consuming = ConsumingDoor(
+            core.definitions,
+            core.clients,
+            core.deliveries,
+            StreamSettling(core.state, core.deliveries, core.journal),
+            stream_grace_s=settings.client_stream_grace_s,
+        )
+        consuming.open(engine)
+        self._stack.callback(consuming.close)
 
 
 def _settle_memory() -> None:

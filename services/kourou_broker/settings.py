@@ -63,6 +63,11 @@ class BrokerSettings(TlsSettings):
         ge=_MIB,
         description="Bytes that may wait for the disk; beyond them sends get TOO_MANY_REQUESTS.",
     )
+    publish_window_bytes: int = Field(
+        default=8 * _MIB,
+        ge=_MIB,
+        description="Bytes of batches that one Publish stream may have without an answer.",
+    )
     retention_hours: float = Field(
         default=72, ge=0, description="Messages older than that go, segment by segment; 0: never. Hours."
     )

@@ -158,13 +158,19 @@ def parse(type_: type[Q], data: bytes) -> Q:
 
 def refusal(response: type[A], problem: Exception, call: Call, followed: Followed | None) -> A:
     """The answer that says why not."""
-    if not isinstance(problem, Refused):
-        _logger.error("a request failed", **identity(call), exc_info=problem)
-        problem = Refused(definition_pb2.INTERNAL_SERVER_ERROR, "the server failed; its log says more")
+    why = reason(problem, call)
     if followed is not None:
-        followed.refused(problem.message)
-    fields: dict[str, Any] = {"status": status(problem.code, problem.message)}
+        followed.refused(why.message)
+    fields: dict[str, Any] = {"status": why}
     return response(**fields)
+
+
+def reason(problem: Exception, call: Call) -> definition_pb2.Status:
+    """Why not."""
+    if isinstance(problem, Refused):
+        return status(problem.code, problem.message)
+    _logger.error("a request failed", **identity(call), exc_info=problem)
+    return status(definition_pb2.INTERNAL_SERVER_ERROR, "the server failed; its log says more")
 
 
 def status(code: int, message: str) -> definition_pb2.Status:

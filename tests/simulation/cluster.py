@@ -18,6 +18,7 @@ from kourou_broker.operations.search import Place
 from kourou_broker.rpc.administering import AdministeringDoor
 from kourou_broker.rpc.backing_up import BackingUpDoor
 from kourou_broker.rpc.commanding import CommandingDoor
+from kourou_broker.rpc.consuming import ConsumingDoor
 from kourou_broker.rpc.dead_letters import DeadLetterDoor
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.rpc.ending import EndingDoor
@@ -25,12 +26,14 @@ from kourou_broker.rpc.explaining import ExplainingDoor
 from kourou_broker.rpc.lite import LiteDoor
 from kourou_broker.rpc.offsets import OffsetsDoor
 from kourou_broker.rpc.presence import PresenceDoor
+from kourou_broker.rpc.publishing import PublishingDoor
 from kourou_broker.rpc.recalling import RecallingDoor
 from kourou_broker.rpc.receiving import ReceivingDoor
 from kourou_broker.rpc.routing import RoutingDoor
 from kourou_broker.rpc.sending import SendingDoor
 from kourou_broker.rpc.settling import SettlingDoor
 from kourou_broker.rpc.status import BrokerStatus
+from kourou_broker.rpc.stream_settling import StreamSettling
 from kourou_broker.settings import BrokerSettings
 from kourou_broker.state import State, fold, timers
 from kourou_broker.state.definitions import Name, Topic
@@ -243,9 +246,15 @@ def open_doors(core: BrokerCore, settings: BrokerSettings, clock: SimulatedClock
     )
     PresenceDoor(core.definitions, core.clients, core.commands).open(engine)
     SendingDoor(core.sending, core.clients, core.traffic).open(engine)
-    ReceivingDoor(core.state, core.definitions, core.clients, core.deliveries, core.pulling, deliverer, clock).open(
-        engine
-    )
+    ReceivingDoor(core.definitions, core.clients, core.deliveries, core.pulling, deliverer, clock).open(engine)
+    PublishingDoor(core.sending, core.clients, core.traffic, window_bytes=settings.publish_window_bytes).open(engine)
+    ConsumingDoor(
+        core.definitions,
+        core.clients,
+        core.deliveries,
+        StreamSettling(core.state, core.deliveries, core.journal),
+        stream_grace_s=settings.client_stream_grace_s,
+    ).open(engine)
     SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
     EndingDoor(core.definitions, core.clients, core.transactions).open(engine)
     RecallingDoor(core.definitions, core.clients, core.recalling, _nobody_else, settings.name).open(engine)

@@ -2,25 +2,31 @@
 
 A head, then 64-bit words in the machine's own order: n hashes ascending, then n places, each the offset of the section
 within its segment << 32 | the message's number in the section. A hash may mislead: the reader compares the message.
+
+The ids of a batch count up, so it is entered once for each block of 256 ids that it touches, and not for each message.
 """
 
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import islice
 from struct import Struct
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
+from kourou_broker.log.batch import ID_DIGITS, Batch
 from kourou_broker.log.checksum import value
-from kourou_broker.log.section import MESSAGE_ROW, Section, messages_of
+from kourou_broker.log.section import MESSAGE_ROW, Section, SectionKind, messages_of
 
 _MAGIC = b"KRUk"
-_VERSION = 2  # 1 knew only the messages of queues
+_VERSION = 3  # 1 knew only the messages of queues, 2 no batches
 # magic, version, crc of the words, rows, base of the segment
 _HEAD = Struct("=4sIIIQ")
 _LOW = 0xFFFFFFFF
 _WORD = (1 << 64) - 1
+_BLOCK_DIGITS = 2
+"""Hex digits at the end of an id that ids of one block do not share."""
 
 
 class Place(NamedTuple):
@@ -30,9 +36,12 @@ class Place(NamedTuple):
     index: int  # pyright: ignore[reportIncompatibleMethodOverride] (the tuple's own index is of no use)
 
 
-def id_hash(topic: int, message_id: str) -> int:
-    """What a message id is found by."""
-    return _hash(_prefix(b"i", topic), message_id)
+def id_hashes(topic: int, message_id: str) -> tuple[int, int]:
+    """What a message id is found by: as a single message's, and as one of a batch."""
+    return (
+        _hash(_prefix(b"i", topic), message_id),
+        _hash(_prefix(b"b", topic), message_id[:-_BLOCK_DIGITS]),
+    )
 
 
 def key_hash(topic: int, key: str) -> int:
@@ -40,8 +49,24 @@ def key_hash(topic: int, key: str) -> int:
     return _hash(_prefix(b"k", topic), key)
 
 
+def index_of_id(section: Section, message_id: str, index: int) -> int | None:
+    """Which message of a section has the id, if the one at the index has, or one of the batch."""
+    if section.kind == SectionKind.BATCH:
+        return Batch(section.payload).index_of(message_id)
+    properties = next(islice(read_properties(section), index, None), None)
+    return index if properties is not None and properties.message_id == message_id else None
+
+
+def has_key(section: Section, key: str, index: int) -> bool:
+    """Whether the message at the index of a section has the key."""
+    if section.kind == SectionKind.BATCH:
+        return key in Batch(section.payload).keys(index)
+    properties = next(islice(read_properties(section), index, None), None)
+    return properties is not None and key in properties.keys
+
+
 def read_properties(section: Section) -> Iterator[SystemProperties]:
-    """The system properties of each message of a section that holds messages."""
+    """The system properties of each message of a section with a table of messages."""
     payload = messages_of(section)
     at = section.count * MESSAGE_ROW.size
     for head_length, properties_length, _ in MESSAGE_ROW.iter_unpack(payload[:at]):
@@ -51,11 +76,27 @@ def read_properties(section: Section) -> Iterator[SystemProperties]:
 
 def hashes(section: Section) -> Iterator[tuple[int, int]]:
     """Of each id and key in a section that holds messages: its hash, and the number of the message."""
+    if section.kind == SectionKind.BATCH:
+        yield from _batch_hashes(section)
+        return
     id_prefix, key_prefix = _prefix(b"i", section.topic), _prefix(b"k", section.topic)
     for index, properties in enumerate(read_properties(section)):
         yield _hash(id_prefix, properties.message_id), index
         for key in properties.keys:
             yield _hash(key_prefix, key), index
+
+
+def _batch_hashes(section: Section) -> Iterator[tuple[int, int]]:
+    batch = Batch(section.payload)
+    id_prefix, key_prefix = _prefix(b"b", section.topic), _prefix(b"k", section.topic)
+    first, last = (batch.message_id(index)[:-_BLOCK_DIGITS] for index in (0, section.count - 1))
+    shared, digits = first[: _BLOCK_DIGITS - ID_DIGITS], ID_DIGITS - _BLOCK_DIGITS
+    for block in range(int(first[-digits:], 16), int(last[-digits:], 16) + 1):
+        yield _hash(id_prefix, f"{shared}{block:0{digits}X}"), 0
+    if batch.headers.keys:
+        for index in range(section.count):
+            for key in batch.keys(index):
+                yield _hash(key_prefix, key), index
 
 
 class GrowingKeys:

@@ -17,7 +17,7 @@ from kourou_broker.log.options import LogOptions
 from kourou_broker.log.queue_index import QueueIndex
 from kourou_broker.log.recovery import Apply, Progress, Recovered, Segment, recover
 from kourou_broker.log.sealing import drop_derived
-from kourou_broker.log.section import SECTION_HEADER_BYTES, Entry, Section, SectionKind
+from kourou_broker.log.section import QUEUED_KINDS, SECTION_HEADER_BYTES, Entry, Section
 from kourou_broker.log.space import Space
 from kourou_broker.log.worker import Worker, run_in
 from kourou_service.metrics.histogram import Histogram
@@ -359,7 +359,7 @@ class Log:
     def _enter(self, sections: Sequence[Section], positions: list[int], stored_ms: int) -> None:
         add = self._index.add
         for (kind, _, topic, queue, base, count, payload, _), position in zip(sections, positions, strict=True):
-            if kind == SectionKind.MESSAGES:
+            if kind in QUEUED_KINDS:
                 add(topic, queue, base, count, position, SECTION_HEADER_BYTES + len(payload), stored_ms)
 
     def _committed(self) -> None:

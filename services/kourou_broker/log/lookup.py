@@ -4,24 +4,23 @@ The functions here run in that process. A sealed segment is searched by its key 
 there yet; the active segment is scanned, each part of it once.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
-from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
 from kourou_broker.log.file_medium import FileMedium
 from kourou_broker.log.frame import Frame
 from kourou_broker.log.key_index import (
     GrowingKeys,
     KeyIndex,
     Place,
+    has_key,
     hashes,
-    id_hash,
+    id_hashes,
+    index_of_id,
     key_hash,
     key_index_blob,
-    read_properties,
 )
 from kourou_broker.log.medium import Medium, SegmentFile
 from kourou_broker.log.reading import read_section, scan_on, scan_segment, segments
@@ -111,31 +110,36 @@ class Searcher:
     def by_id(self, topic: int, message_id: str, limit: int) -> Found:
         """As Lookup.by_id."""
 
-        def matches(section: Section, index: int) -> bool:
-            properties = _properties(section, topic, index)
-            return properties is not None and properties.message_id == message_id
+        def match(section: Section, index: int) -> int | None:
+            return index_of_id(section, message_id, index)
 
-        return self._find(id_hash(topic, message_id), matches, limit)
+        return self._find(topic, id_hashes(topic, message_id), match, limit)
 
     def by_key(self, topic: int, key: str, limit: int) -> Found:
         """As Lookup.by_key."""
 
-        def matches(section: Section, index: int) -> bool:
-            properties = _properties(section, topic, index)
-            return properties is not None and key in properties.keys
+        def match(section: Section, index: int) -> int | None:
+            return index if has_key(section, key, index) else None
 
-        return self._find(key_hash(topic, key), matches, limit)
+        return self._find(topic, [key_hash(topic, key)], match, limit)
 
-    def _find(self, hash_: int, matches: Callable[[Section, int], bool], limit: int) -> Found:
-        """The places of that hash whose message matches, the newest first."""
+    def _find(
+        self, topic: int, wanted: Sequence[int], match: Callable[[Section, int], int | None], limit: int
+    ) -> Found:
+        """The places of those hashes where there is a match, the newest first."""
         found: Found = []
         for file, following in reversed(segments(self._medium)):
             with suppress(FileNotFoundError):  # the segment was dropped meanwhile
-                for place in reversed(self._candidates(file, following, hash_)):
-                    if len(found) < limit and matches(
-                        read_section(self._medium, file.base, place.position), place.index
-                    ):
-                        found.append(place)
+                places = sorted(place for hash_ in wanted for place in self._candidates(file, following, hash_))
+                for place in reversed(places):
+                    if len(found) == limit:
+                        break
+                    section = read_section(self._medium, file.base, place.position)
+                    if section.kind not in MESSAGE_KINDS or section.topic != topic:
+                        continue  # the segment was dropped while it was read, or the hash misleads
+                    index = match(section, place.index)
+                    if index is not None:
+                        found.append(Place(place.position, index))
             if len(found) == limit:
                 break
         return found
@@ -202,13 +206,6 @@ class _Tail:
         self.base = base
         self.end = base
         self.places: dict[int, Found] = {}
-
-
-def _properties(section: Section, topic: int, index: int) -> SystemProperties | None:
-    """Those of one message; None if it is not of that topic, or if its segment was dropped while it was read."""
-    if section.kind not in MESSAGE_KINDS or section.topic != topic:
-        return None
-    return next(islice(read_properties(section), index, None), None)
 
 
 def _messages(frame: Frame) -> Iterator[Section]:

@@ -5,16 +5,16 @@ from kourou_broker.log.frame import Frame
 from kourou_broker.log.index import GrowingIndex, SealedIndex, SegmentSummary, index_blob, read_summary
 from kourou_broker.log.medium import Medium, segment_name
 from kourou_broker.log.scan import SegmentScan
-from kourou_broker.log.section import SECTION_HEADER_BYTES, SectionKind
+from kourou_broker.log.section import QUEUED_KINDS, SECTION_HEADER_BYTES
 
 # Blobs that belong to one segment and can be built from it: <prefix>-<base>. They go with it.
 DERIVED_PREFIXES = ("queues-", "keys-", "history-")
 
 
 def enter_sections(index: GrowingIndex, frame: Frame) -> None:
-    """Enter the MESSAGES sections of a frame."""
+    """Enter the sections of a frame whose messages are in queues."""
     for kind, _, topic, queue, base, count, payload, position in frame.sections:
-        if kind == SectionKind.MESSAGES:
+        if kind in QUEUED_KINDS:
             length = SECTION_HEADER_BYTES + len(payload)
             index.add(topic << 32 | queue, base, count, position, length, frame.stored_ms)
 

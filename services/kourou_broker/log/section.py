@@ -20,17 +20,20 @@ class SectionKind(IntEnum):
     CARRY = 8
     HELD = 10
     HELD_CARRIED = 11
+    BATCH = 18
 
 
-# Where in a payload the messages begin, with their table: so many bytes, and so many more for each message.
+# Where in a payload a table of messages begins, and behind it the messages: so many bytes, and so many more for each.
 _MESSAGES_AT = {
     SectionKind.MESSAGES: (0, 0),
     SectionKind.CARRY: (8, 0),
     SectionKind.HELD: (0, 16),
     SectionKind.HELD_CARRIED: (0, 28),
 }
-MESSAGE_KINDS = frozenset(int(kind) for kind in _MESSAGES_AT)
+MESSAGE_KINDS = frozenset((*map(int, _MESSAGES_AT), int(SectionKind.BATCH)))
 """The kinds of sections that hold messages, in a queue or not."""
+QUEUED_KINDS = frozenset((int(SectionKind.MESSAGES), int(SectionKind.BATCH)))
+"""Those whose messages enter a queue."""
 
 
 class Section(NamedTuple):
@@ -50,7 +53,7 @@ class Section(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A MESSAGES section in the queue index; `length` is that of the whole section in bytes, header included."""
+    """A section with messages in the queue index; `length` is that of the whole section in bytes, header included."""
 
     base: int
     count: int  # pyright: ignore[reportIncompatibleMethodOverride] (the tuple's own count is of no use)

@@ -41,6 +41,13 @@ class Definitions:
             raise topic_not_found(name)
         return topic
 
+    def readable_topic(self, resource: definition_pb2.Resource) -> Topic:
+        """The same for who wants to read it here. Raises Refused where nobody may."""
+        topic = self.topic(resource)
+        if not (can_read(topic.permission) and can_read(self._state.broker.permission)):
+            raise Refused(definition_pb2.FORBIDDEN, f"topic {topic.name} has no read permission on this broker")
+        return topic
+
     def group(self, resource: definition_pb2.Resource) -> Group:
         """The consumer group that a request names, made now if that is the setting. Raises Refused."""
         return self._known_group(resource) or self._make_group(resource, None)

@@ -1,7 +1,7 @@
 """Receiving: who may have which messages of this broker, and what becomes of them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
@@ -45,19 +45,24 @@ class Deliveries:
         """The groups whose queues have moved in this turn."""
         self.parked_polls = 0
 
-    async def receive(self, group: Group, topic: Topic, client: Client, poll: Poll, wait_s: float) -> list[Delivery]:
-        """Up to batch_size messages; empty when none came within wait_s."""
+    async def receive(
+        self, group: Group, topic: Topic, client: Client, poll: Poll, wait_s: float | None
+    ) -> list[Delivery]:
+        """Up to batch_size messages; empty when none came within wait_s (None: as long as it takes), or when the poll
+        follows its client's queues and these are others now."""
         subscription = self._subscription(group, topic)
         owners = self._owners_of(group, topic)
         if owners is None or not client.is_push_consumer:
-            poll.queue = None
-        elif poll.queue is None or owners.get(poll.queue) != client.id:
+            poll.queues = None
+        elif poll.follows:
+            poll.queues = _owned(owners, client.id)
+        elif not _owns(owners, poll):
             poll.waited = True
-            await asyncio.sleep(min(wait_s, _NOT_OWNER_WAIT_S))
+            await asyncio.sleep(_NOT_OWNER_WAIT_S if wait_s is None else min(wait_s, _NOT_OWNER_WAIT_S))
             return []
         subscription.park(poll)
         self.parked_polls += 1
-        timer = asyncio.get_running_loop().call_later(wait_s, subscription.expire, poll)
+        timer = None if wait_s is None else asyncio.get_running_loop().call_later(wait_s, subscription.expire, poll)
         try:
             return await poll.answer
         except asyncio.CancelledError:
@@ -66,7 +71,8 @@ class Deliveries:
             raise
         finally:
             self.parked_polls -= 1
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             subscription.leave(poll)
             poll.answer.cancel()
 
@@ -87,13 +93,17 @@ class Deliveries:
 
     def held(self, group: Group, topic: Topic, handle: str) -> tuple[Progress, int, Lease]:
         """What a receipt handle stands for. Raises Refused when it is foreign or expired, or nothing can be changed."""
-        self._context.journal.require_room()
+        self.require_room()
         return receipt.resolve(self._context.state, handle, group.id, topic.id)
 
-    def acknowledge(self, progress: Progress, offset: int) -> None:
-        """Settles a message; wait for the journal before the answer."""
+    def require_room(self) -> None:
+        """Raises Refused when nothing can be changed."""
+        self._context.journal.require_room()
+
+    def acknowledge(self, progress: Progress, offsets: Sequence[int]) -> None:
+        """Settles messages; wait for the journal before the answer."""
         full = len(progress.pending) >= self._context.max_pending
-        self._context.journal.settle(progress, [offset], Fate.CONSUMED)
+        self._context.journal.settle(progress, offsets, Fate.CONSUMED)
         if full:
             self._context.journal.when_durable(lambda: self._wake(progress.topic, progress.group))
 
@@ -101,12 +111,27 @@ class Deliveries:
         self, group: Group, topic: Topic, handle: str, asked_ms: int | None, *, suspend: bool
     ) -> tuple[str, int]:
         """Lends a held message anew, from now; with suspend its attempt will not count. -> the new handle, ms."""
+        progress, offset, lease = self.held(group, topic, handle)
+        renewed, invisible_ms = self.lend_anew(group, topic, progress, lease, [offset], asked_ms, suspend=suspend)
+        return receipt.encode((group.id, topic.id, progress.queue), offset, renewed), invisible_ms
+
+    def lend_anew(
+        self,
+        group: Group,
+        topic: Topic,
+        progress: Progress,
+        lease: Lease,
+        offsets: Sequence[int],
+        asked_ms: int | None,
+        *,
+        suspend: bool = False,
+    ) -> tuple[Lease, int]:
+        """The same for messages that a lease holds. -> their new lease, ms."""
         if asked_ms is not None and not 0 <= asked_ms <= self._times.max_ms:
             raise Refused(
                 definition_pb2.ILLEGAL_INVISIBLE_TIME,
                 f"the invisible time must be 0 to {self._times.max_ms} ms, not {asked_ms} ms",
             )
-        progress, offset, lease = self.held(group, topic, handle)
         invisible_ms = backoff_ms(group, lease.attempt) if asked_ms is None else asked_ms
         context = self._context
         renewed = Lease(
@@ -116,20 +141,31 @@ class Deliveries:
             max(lease.attempt - 1, 0) if suspend else lease.attempt,
             False,
             lease.client_id,
-            [offset],
+            offsets,
         )
         self._subscription(group, topic).grant(topic.queue(progress.queue), renewed, (), progress.high)
-        return receipt.encode((group.id, topic.id, progress.queue), offset, renewed), invisible_ms
+        return renewed, invisible_ms
 
     async def bury(self, group: Group, topic: Topic, handle: str) -> None:
-        """Moves a held message to the group's dead-letter topic."""
+        """Moves a held message to the group's dead-letter topic; it is on the disk then."""
         progress, offset, lease = self.held(group, topic, handle)
-        message = await self._context.reader.message(topic.queue(progress.queue), offset)
-        if message is None or progress.pending.get(offset) is not lease:
-            raise Refused(definition_pb2.INVALID_RECEIPT_HANDLE, "the receipt handle has expired")
-        self._context.dead_letters.move(group, topic, progress, message)
-        self._wake(topic.id, group.id)
+        await self.bury_held(group, topic, progress, lease, [offset])
         await self._context.journal.durable()
+
+    async def bury_held(
+        self, group: Group, topic: Topic, progress: Progress, lease: Lease, offsets: Sequence[int]
+    ) -> None:
+        """The same for messages that a lease holds; wait for the journal before the answer."""
+        for offset in offsets:
+            message = await self._context.reader.message(topic.queue(progress.queue), offset)
+            if message is None or progress.pending.get(offset) is not lease:
+                raise Refused(definition_pb2.INVALID_RECEIPT_HANDLE, "the receipt handle has expired")
+            self._context.dead_letters.move(group, topic, progress, message)
+        self._wake(topic.id, group.id)
+
+    def give_back_all(self, group: Group, topic: Topic, client: Client, held: Collection[receipt.LeaseName]) -> None:
+        """What the client was lent and does not work on is due: it did not reach it."""
+        self._subscription(group, topic).give_back_all(client.id, held)
 
     def to_lite_group(self, group: Group) -> LiteSubscription:
         """The delivery to a lite group, whose topic must be there."""
@@ -261,8 +297,7 @@ class Deliveries:
 
     def _end_lost(self, subscription: Subscription) -> None:
         owners = self._owners_of(subscription.group, subscription.topic)
-        if owners is not None:
-            subscription.end_polls(lambda poll: not _owns(owners, poll))
+        subscription.end_polls(lambda poll: _has_lost(owners, poll))
 
     def _all(self) -> Sequence[Subscription]:
         return [subscription for groups in self._by_topic.values() for subscription in groups.values()]
@@ -287,8 +322,19 @@ class Deliveries:
             subscription.wake()
 
 
+def _owned(owners: dict[int, str], client_id: str) -> frozenset[int]:
+    return frozenset(queue for queue, owner in owners.items() if owner == client_id)
+
+
 def _owns(owners: dict[int, str], poll: Poll) -> bool:
-    return poll.queue is not None and owners.get(poll.queue) == poll.client_id
+    return poll.queues is not None and all(owners.get(queue) == poll.client_id for queue in poll.queues)
+
+
+def _has_lost(owners: dict[int, str] | None, poll: Poll) -> bool:
+    """Whether the poll asks other queues than it may."""
+    if owners is None:
+        return poll.follows and poll.queues is not None
+    return poll.queues != _owned(owners, poll.client_id) if poll.follows else not _owns(owners, poll)
 
 
 def _not_served_yet(_queue: int, _offset: int, lease: Lease) -> bool:

@@ -12,6 +12,7 @@ from kourou.message_id import OffsetMessageId
 from kourou.names import dead_letter_topic
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.log import Log
+from kourou_broker.log.section import QUEUED_KINDS
 from kourou_broker.operations import story
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.journal import Journal
@@ -20,7 +21,7 @@ from kourou_broker.operations.search import Lookup
 from kourou_broker.operations.slices import in_slices
 from kourou_broker.operations.story import GroupStory, Story, Told
 from kourou_broker.operations.waiting import Waiting
-from kourou_broker.state import Kind, State
+from kourou_broker.state import State
 from kourou_broker.state.definitions import Group, Name, Queue, Topic
 from kourou_broker.state.history import Ending, GroupHistory, HeldHistory, MessageHistory, What
 from kourou_broker.state.timers import Place
@@ -132,7 +133,7 @@ class Explaining:
 
     async def _queued(self, life: Sequence[Located], queue: Queue) -> Story:
         message = life[0].message
-        since = message.position if life[0].kind == Kind.MESSAGES else None
+        since = message.position if life[0].kind in QUEUED_KINDS else None
         history = await self._histories.of(queue.topic.id, queue.id, message.offset, since)
         groups = [
             await self._group(group, queue, life[0], history)

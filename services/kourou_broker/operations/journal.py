@@ -13,7 +13,7 @@ from typing import NamedTuple
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.errors import LogError
 from kourou_broker.log.log import Log
-from kourou_broker.log.section import MESSAGE_ROW, Section
+from kourou_broker.log.section import MESSAGE_ROW, QUEUED_KINDS, Section
 from kourou_broker.operations.errors import topic_not_found
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import Fate, Kind, State, records
@@ -62,6 +62,32 @@ class _Gathered:
         self.callbacks: list[tuple[int, OnStored]] = []
 
 
+class _GatheredBatch(NamedTuple):
+    """A batch that some queue of the topic receives in this turn, as a section of its own."""
+
+    topic: Topic
+    payload: bytes
+    sizes: Sequence[int]
+    """Of its messages' bodies."""
+    on_stored: OnStored
+
+
+class _Acks:
+    """What is settled of one queue in this turn."""
+
+    __slots__ = ("offsets", "runs")
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.runs: list[range] = []
+
+    def add(self, offsets: Sequence[int]) -> None:
+        if isinstance(offsets, range):
+            self.runs.append(offsets)
+        else:
+            self.offsets += offsets
+
+
 class _Held:
     """What is held for one topic in this turn."""
 
@@ -83,7 +109,7 @@ class _Waiting(NamedTuple):
     stored: list[tuple[OnStored, Stored]]
     callbacks: list[Callable[[], None]]
     topics: list[int]
-    settled: list[tuple[Progress, list[int]]]
+    settled: list[tuple[Progress, Sequence[int]]]
 
 
 class Journal:
@@ -103,8 +129,9 @@ class Journal:
         self._gathered: dict[tuple[int, int, int], _Gathered] = {}
         self._held: dict[tuple[int, int], _Held] = {}
         self._gathered_bytes = 0
-        self._acks: dict[tuple[Progress, Fate], list[int]] = {}
-        self._settled: list[tuple[Progress, list[int]]] = []
+        self._batches: list[_GatheredBatch] = []
+        self._acks: dict[tuple[Progress, Fate], _Acks] = {}
+        self._settled: list[tuple[Progress, Sequence[int]]] = []
         self._callbacks: list[Callable[[], None]] = []
         self._waiting: deque[_Waiting] = deque()
         self._rotation: dict[int, int] = {}
@@ -187,6 +214,13 @@ class Journal:
         gathered.bodies += bodies
         self._seal_soon()
 
+    def store_batch(self, topic: Topic, payload: bytes, sizes: Sequence[int], on_stored: OnStored) -> None:
+        """Adds the messages of a batch (its section's payload) to a queue of the broker's choice, as `store` does."""
+        self.admit(len(payload))
+        self._make_room(len(payload))
+        self._batches.append(_GatheredBatch(topic, payload, sizes, on_stored))
+        self._seal_soon()
+
     def hold(
         self,
         topic: Topic,
@@ -212,9 +246,12 @@ class Journal:
         held.bodies += bodies
         self._seal_soon()
 
-    def settle(self, progress: Progress, offsets: list[int], fate: Fate) -> None:
+    def settle(self, progress: Progress, offsets: Sequence[int], fate: Fate) -> None:
         """Settles messages for a group; it takes effect at the end of the turn."""
-        self._acks.setdefault((progress, fate), []).extend(offsets)
+        acks = self._acks.get((progress, fate))
+        if acks is None:
+            acks = self._acks[progress, fate] = _Acks()
+        acks.add(offsets)
         self._seal_soon()
 
     def settle_now(self, progress: Progress, offsets: list[int], fate: Fate) -> None:
@@ -321,7 +358,7 @@ class Journal:
                 self._state.apply(section, position)
                 for index, on_stored in held[section.topic, section.type]:
                     placed.append((on_stored, Stored(-1, -1, position, index)))
-            elif section.kind == Kind.MESSAGES:
+            elif section.kind in QUEUED_KINDS:
                 topics.append(section.topic)
                 for index, on_stored in stored[section.topic, section.queue, section.base]:
                     placed.append((on_stored, Stored(section.queue, section.base + index, position, index)))
@@ -341,8 +378,18 @@ class Journal:
             )
             stored[section.topic, section.queue, section.base] = gathered.callbacks
             self._record(section)
-            self._count(section, gathered.bodies)
+            self._count(section, [*map(len, gathered.bodies)], len(section.payload) - section.count * MESSAGE_ROW.size)
+        for topic, payload, sizes, on_stored in self._batches:
+            if self._state.topics_by_id.get(topic.id) is not topic:
+                on_stored(topic_not_found(topic.name))
+                continue
+            queue = self._next_queue(topic)
+            section = records.batch(topic.type, topic.id, queue.id, queue.next_offset, len(sizes), payload)
+            stored[section.topic, section.queue, section.base] = [(0, on_stored)]
+            self._record(section)
+            self._count(section, sizes, len(payload))
         self._gathered = {}
+        self._batches = []
         self._gathered_bytes = 0
         return stored
 
@@ -360,16 +407,16 @@ class Journal:
         self._held = {}
         return waiting
 
-    def _count(self, section: Section, bodies: list[bytes]) -> None:
+    def _count(self, section: Section, sizes: Sequence[int], size_bytes: int) -> None:
         self._traffic.stored += section.count
-        size_bytes = len(section.payload) - section.count * MESSAGE_ROW.size
-        self._traffic.of_topic(section.topic).add(bodies, size_bytes)
+        self._traffic.of_topic(section.topic).add(sizes, size_bytes)
 
     def _emit_acks(self) -> None:
-        for (progress, fate), offsets in self._acks.items():
+        for (progress, fate), acks in self._acks.items():
             before = len(progress.pending)
-            self._record(records.ack(progress.group, progress.topic, progress.queue, offsets, fate))
-            self._settled.append((progress, offsets))
+            for offsets in (*acks.runs, *([acks.offsets] if acks.offsets else ())):
+                self._record(records.ack(progress.group, progress.topic, progress.queue, offsets, fate))
+                self._settled.append((progress, offsets))
             settled = before - len(progress.pending)  # two calls may have settled the same in one turn
             if settled and fate == Fate.CONSUMED:
                 self._traffic.of_group(progress.group, progress.topic).acknowledged += settled

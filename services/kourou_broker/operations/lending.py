@@ -8,7 +8,7 @@ from kourou_broker.operations.due_leases import DueLeases
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.matching import MatchingReader
 from kourou_broker.operations.poll import Batch, Delivery, Poll
-from kourou_broker.operations.section_reader import SectionReader, StoredMessage
+from kourou_broker.operations.section_reader import SectionReader, StoredMessage, offsets_of
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import Fate, State, records
 from kourou_broker.state.definitions import Group, Queue, Topic
@@ -68,18 +68,20 @@ class Lending:
     async def take(self, queue: Queue, poll: Poll, batch: Batch) -> None:
         """Lends the poll what the queue has, as far as there is room in the batch."""
         await self._take_due(queue, poll, batch)
+        if poll.takes_all_in_runs:
+            await self._take_runs(queue, poll, batch)
         if not batch.full and not poll.answer.done():
             await self._take_fresh(queue, poll, batch)
 
-    async def lend_again(self, queue: Queue, poll: Poll, lease: Lease) -> Sequence[Delivery]:
+    async def lend_again(self, queue: Queue, poll: Poll, lease: Lease) -> Delivery | None:
         """What the lease still holds, under a new one and at the same attempt."""
         progress = self.progress(queue)
         if progress is None:
-            return ()
+            return None
         found = await self._read_held(progress, queue, lease, held(progress, lease))
-        return self._lend(queue, poll, found, lease.attempt, progress.high) if found else ()
+        return self._lend(queue, poll, found, lease.attempt, progress.high) if found else None
 
-    def grant(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage], high: int) -> list[Delivery]:
+    def grant(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage], high: int) -> Delivery:
         """Records the lease; not waited for, since a lease lost in a crash is only an attempt not counted."""
         self._context.journal.emit(records.lease(self._group.id, self._topic.id, queue.id, high, lease))
         return self._granted(queue, lease, messages)
@@ -140,14 +142,32 @@ class Lending:
             self._context.journal.settle(progress, gone, Fate.EXPIRED)
         return [message for message in found if message and progress.pending.get(message.offset) is lease]
 
+    async def _take_runs(self, queue: Queue, poll: Poll, batch: Batch) -> None:
+        """What is fresh, as long as it lies in batches."""
+        while not batch.full and not poll.answer.done():
+            start = self._fresh_from(queue)
+            if start is None:
+                return
+            run = await self._fresh.run(queue, start, batch.room)
+            if run is None or poll.answer.done():
+                return
+            if self._fresh_from(queue) != start:
+                self._look_again()  # as below
+                return
+            batch.add(self._lend(queue, poll, run, 1, run.offsets.stop))
+
     async def _take_fresh(self, queue: Queue, poll: Poll, batch: Batch) -> None:
-        context = self._context
-        progress = self.progress(queue)
-        start = progress.high if progress is not None else queue.first_offset
-        if start >= queue.next_offset or (progress is not None and len(progress.pending) >= context.max_pending):
+        start = self._fresh_from(queue)
+        if start is None:
             return
         taken, offset = await self._fresh.read(
-            queue, start, poll.filter, batch.room, batch.room_bytes, lambda: poll.in_haste
+            queue,
+            start,
+            poll.filter,
+            batch.room,
+            batch.room_bytes,
+            lambda: poll.in_haste,
+            up_to_batch=poll.takes_all_in_runs,
         )
         progress = self.progress(queue)
         if poll.answer.done() and taken:
@@ -157,10 +177,18 @@ class Lending:
         elif offset > start:
             batch.add(self._lend(queue, poll, taken, 1, offset))
 
-    def _lend(self, queue: Queue, poll: Poll, messages: list[StoredMessage], attempt: int, high: int) -> list[Delivery]:
+    def _fresh_from(self, queue: Queue) -> int | None:
+        """Where fresh messages begin that may be lent now; None if there is none."""
+        progress = self.progress(queue)
+        start = progress.high if progress is not None else queue.first_offset
+        if start >= queue.next_offset or (progress is not None and len(progress.pending) >= self._context.max_pending):
+            return None
+        return start
+
+    def _lend(self, queue: Queue, poll: Poll, messages: Sequence[StoredMessage], attempt: int, high: int) -> Delivery:
         return self.grant(queue, self._lease(poll, messages, attempt), messages, high)
 
-    def _lease(self, poll: Poll, messages: list[StoredMessage], attempt: int) -> Lease:
+    def _lease(self, poll: Poll, messages: Sequence[StoredMessage], attempt: int) -> Lease:
         context = self._context
         return Lease(
             context.numbers.incarnation,
@@ -169,17 +197,17 @@ class Lending:
             attempt,
             poll.auto_renew,
             poll.client_id,
-            [message.offset for message in messages],
+            offsets_of(messages),
         )
 
-    def _granted(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage]) -> list[Delivery]:
+    def _granted(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage]) -> Delivery:
         """The lease is recorded. What the state made of it is what counts from now on."""
         progress = self._context.state.progress[self._group.id, self._topic.id, queue.id]
         recorded = next((progress.pending[offset] for offset in lease.offsets if offset in progress.pending), lease)
         if lease.offsets:
             self._due.watch(queue.id, recorded)
             self._due.forget(queue.id, len(progress.pending), lambda lease: bool(held(progress, lease)))
-        return [Delivery(queue, message, recorded) for message in messages]
+        return Delivery(queue, messages, recorded)
 
     def _bury(self, progress: Progress, messages: list[StoredMessage]) -> None:
         for message in messages:

@@ -53,16 +53,16 @@ class LiteLending(Lending):
         else:
             self._look_again_soon(queue)  # the disk is full, or not as far yet
 
-    async def lend_again(self, queue: Queue, poll: Poll, lease: Lease) -> Sequence[Delivery]:
-        deliveries = await super().lend_again(queue, poll, lease)
-        if deliveries:
+    async def lend_again(self, queue: Queue, poll: Poll, lease: Lease) -> Delivery | None:
+        delivery = await super().lend_again(queue, poll, lease)
+        if delivery is not None:
             self._leases.ended(lease)
-        return deliveries
+        return delivery
 
-    def grant(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage], high: int) -> list[Delivery]:
-        deliveries = super().grant(queue, lease, messages, high)
+    def grant(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage], high: int) -> Delivery:
+        delivery = super().grant(queue, lease, messages, high)
         self._lent.setdefault(queue.id, set()).update(lease.offsets)
-        return deliveries
+        return delivery
 
     def settled(self, queue: int, offsets: Sequence[int]) -> None:
         lent = self._lent.get(queue)
@@ -102,15 +102,15 @@ class LiteLending(Lending):
 
     async def _take_next(self, queue: Queue, poll: Poll, batch: Batch) -> None:
         """What was lent before and is due, then what is fresh."""
-        row = Batch(min(batch.room, self._most_in_a_row))
-        row.room_bytes = batch.room_bytes
+        row = Batch(min(batch.room, self._most_in_a_row), batch.room_bytes)
         progress = self.progress(queue)
         try:
             nothing_older = progress is None or not progress.pending
             if nothing_older or (progress and await self._take_pending(queue, progress, poll, row)):
                 await self._take_fresh(queue, poll, row)
         finally:
-            batch.add(row.deliveries)
+            for delivery in row.deliveries:
+                batch.add(delivery)
 
     @property
     def _most_in_a_row(self) -> int:

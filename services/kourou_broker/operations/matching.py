@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kourou_broker.operations.filters import Filter
-from kourou_broker.operations.section_reader import MessageSection, SectionReader, StoredMessage
+from kourou_broker.operations.section_reader import BatchSection, MessageSection, Run, SectionReader, StoredMessage
 from kourou_broker.state.definitions import Queue
 
 MAX_BATCH_BYTES = 8 * 1024 * 1024
@@ -38,13 +38,18 @@ class MatchingReader:
         room: int,
         room_bytes: int = MAX_BATCH_BYTES,
         in_haste: Callable[[], bool] = lambda: False,
+        *,
+        up_to_batch: bool = False,
     ) -> Matched:
-        """Up to room messages that match, from offset on; fewer when they are large, or when somebody is in haste."""
+        """Up to room messages that match, from offset on; fewer when they are large, or when somebody is in haste.
+
+        up_to_batch: a batch is left to `run`.
+        """
         messages: list[StoredMessage] = []
         spent = 0
         while len(messages) < room and room_bytes > 0:
             section = await self._section(queue, offset)
-            if section is None:
+            if section is None or (up_to_batch and isinstance(section, BatchSection)):
                 break
             offset = max(offset, section.base)
             end = section.base + section.count
@@ -70,6 +75,17 @@ class MatchingReader:
                 if in_haste():
                     break
         return Matched(messages, offset)
+
+    async def run(self, queue: Queue, offset: int, room: int) -> Run | None:
+        """Up to room messages from offset on, if a batch holds them; whether they match is not looked at."""
+        section = await self._section(queue, offset)
+        if not isinstance(section, BatchSection):
+            return None
+        first = max(offset - section.base, 0)
+        count = min(section.count - first, room)
+        if first + count == section.count:
+            self._open.pop(queue.id, None)
+        return Run(section, first, count)
 
     async def _section(self, queue: Queue, offset: int) -> MessageSection | None:
         section = self._open.get(queue.id)

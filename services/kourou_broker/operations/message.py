@@ -7,7 +7,7 @@ again, so a body is never parsed or encoded a second time.
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from kourou.limits import MAX_BODY_BYTES
@@ -105,8 +105,12 @@ class Split(NamedTuple):
     body: bytes
 
 
+NO_TAG = 0
+"""Instead of a tag's hash."""
+
+
 def tag_hash(tag: str) -> int:
-    """Never zero: zero says that there is no tag."""
+    """Never NO_TAG."""
     return zlib.crc32(tag.encode()) or 1
 
 
@@ -127,16 +131,16 @@ def stored_form(message: definition_pb2.Message, now_ms: int, type_: int = defin
         _check_properties(message)
     system = message.system_properties
     given: dict[object, Any] = dict(system.ListFields())  # one call: asking for each costs more than the rest
-    _check_id(given.get(_ID, ""))
+    check_id(given.get(_ID, ""))
     if given.get(_TYPE) != type_:
         _check_type(system, type_)
     if type_ != definition_pb2.NORMAL or not given.keys() <= _ORDINARY:
         _sort_out(system, type_)
     if _KEYS in given:
-        _check_keys(given[_KEYS])
-    hash_ = 0
+        check_keys(given[_KEYS])
+    hash_ = NO_TAG
     if _TAG in given:
-        _check_tag(given[_TAG])
+        check_tag(given[_TAG])
         hash_ = tag_hash(given[_TAG])
     if given.get(_ENCODING) not in _ENCODINGS:
         _check_encoding(system)
@@ -153,12 +157,12 @@ def stored_form(message: definition_pb2.Message, now_ms: int, type_: int = defin
     return Split(MESSAGE_ROW.pack(len(head), len(tail), hash_), head + tail)
 
 
-def _check_id(message_id: str) -> None:
+def check_id(message_id: str) -> None:
     if not message_id.strip() or len(message_id) > MAX_NAME_BYTES:
         raise Refused(definition_pb2.ILLEGAL_MESSAGE_ID, f"the message id is blank or over {MAX_NAME_BYTES} long")
 
 
-def _check_tag(tag: str) -> None:
+def check_tag(tag: str) -> None:
     if not tag.strip() or "|" in tag or len(tag) > MAX_NAME_BYTES:
         raise Refused(
             definition_pb2.ILLEGAL_MESSAGE_TAG, f"a tag must not be blank, hold '|' or be over {MAX_NAME_BYTES} long"
@@ -172,14 +176,8 @@ def _check_properties(message: definition_pb2.Message) -> None:
             definition_pb2.MESSAGE_PROPERTIES_TOO_LARGE,
             f"{len(properties)} user properties, at most {MAX_PROPERTIES} are allowed",
         )
-    size = 0
-    for name, value in properties.items():
-        if not name.strip() or _reserved(name) or len(name) > MAX_NAME_BYTES:
-            raise Refused(
-                definition_pb2.ILLEGAL_MESSAGE_PROPERTY_KEY,
-                f"property name {name[:64]!r} is blank, too long or reserved",
-            )
-        size += len(name.encode()) + len(value.encode())
+    check_property_names(properties)
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in properties.items())
     if size > MAX_PROPERTIES_BYTES:
         raise Refused(
             definition_pb2.MESSAGE_PROPERTIES_TOO_LARGE,
@@ -187,11 +185,20 @@ def _check_properties(message: definition_pb2.Message) -> None:
         )
 
 
+def check_property_names(names: Iterable[str]) -> None:
+    for name in names:
+        if not name.strip() or _reserved(name) or len(name) > MAX_NAME_BYTES:
+            raise Refused(
+                definition_pb2.ILLEGAL_MESSAGE_PROPERTY_KEY,
+                f"property name {name[:64]!r} is blank, too long or reserved",
+            )
+
+
 def _reserved(name: str) -> bool:
     return name.startswith(_RESERVED_PREFIX) or name in _RESERVED_PROPERTIES
 
 
-def _check_keys(keys: Sequence[str]) -> None:
+def check_keys(keys: Sequence[str]) -> None:
     for key in keys:
         if not key.strip() or len(key) > MAX_NAME_BYTES:
             raise Refused(definition_pb2.ILLEGAL_MESSAGE_KEY, f"a message key is blank or over {MAX_NAME_BYTES} long")

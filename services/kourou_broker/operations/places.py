@@ -5,8 +5,8 @@ from typing import NamedTuple
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.errors import Dropped
 from kourou_broker.log.log import Log
-from kourou_broker.log.section import SECTION_HEADER_BYTES, Section, parse_section
-from kourou_broker.operations.section_reader import MessageSection, SectionReader, StoredMessage
+from kourou_broker.log.section import QUEUED_KINDS, SECTION_HEADER_BYTES, Section, parse_section
+from kourou_broker.operations.section_reader import SectionReader, StoredMessage, TableSection
 from kourou_broker.state import Kind, State, records
 from kourou_broker.state.definitions import Queue
 from kourou_broker.state.half_messages import TransactionId
@@ -46,7 +46,7 @@ class Places:
             if index >= section.count:
                 return None
             match section.kind:
-                case Kind.MESSAGES:
+                case Kind.MESSAGES | Kind.BATCH:
                     return await self._in_queue(section, index)
                 case Kind.CARRY:
                     return self._carried(section, await self._log.read(header_end, length))
@@ -62,7 +62,7 @@ class Places:
         message = located.message
         if located.queue is not None:
             copy = located.queue.carried.get(message.offset)
-            return located.kind == Kind.MESSAGES or (
+            return located.kind in QUEUED_KINDS or (
                 copy is not None and copy.position == message.position and message.offset < located.queue.first_offset
             )
         return located.origin is not None and self._held_at(located, located.origin) == (
@@ -92,7 +92,7 @@ class Places:
         if queue is None:
             return None
         stored_ms, message = records.read_carry(section._replace(payload=payload))
-        one = MessageSection(section, section.position, stored_ms, message).message(0)
+        one = TableSection(section, section.position, stored_ms, message).message(0)
         return Located(section.kind, section.type, section.topic, queue, one)
 
     async def _held(self, section: Section, index: int) -> Located | None:

@@ -7,6 +7,7 @@ that message in the state. So it can never settle another message, on this broke
 import base64
 import binascii
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
@@ -27,6 +28,14 @@ class Receipt(NamedTuple):
     number: int
 
 
+class LeaseName(NamedTuple):
+    """A lease of one group on one topic, by what never names another one."""
+
+    queue: int
+    incarnation: int
+    number: int
+
+
 def encode(progress: tuple[int, int, int], offset: int, lease: Lease) -> str:
     """progress is the key: group id, topic id, queue."""
     data = _LAYOUT.pack(*progress, offset, lease.incarnation, lease.number)
@@ -43,17 +52,28 @@ def decode(handle: str) -> Receipt:
 def resolve(state: State, handle: str, group_id: int, topic_id: int) -> tuple[Progress, int, Lease]:
     """-> the progress, offset and lease that the handle stands for. Raises Refused when it is foreign or expired."""
     receipt = decode(handle)
-    progress = state.progress.get((receipt.group, receipt.topic, receipt.queue))
-    lease = progress.pending.get(receipt.offset) if progress is not None else None
-    if (
-        progress is None
-        or lease is None
-        or (lease.incarnation, lease.number) != (receipt.incarnation, receipt.number)
-        or lease.holds_back
-        or (receipt.group, receipt.topic) != (group_id, topic_id)
-    ):
-        raise Refused(
-            definition_pb2.INVALID_RECEIPT_HANDLE,
-            "the receipt handle has expired: the message was settled, or delivered again under another handle",
-        )
+    if (receipt.group, receipt.topic) != (group_id, topic_id):
+        raise expired()
+    name = LeaseName(receipt.queue, receipt.incarnation, receipt.number)
+    progress, lease = find(state, group_id, topic_id, name, [receipt.offset])
     return progress, receipt.offset, lease
+
+
+def find(state: State, group_id: int, topic_id: int, name: LeaseName, offsets: Sequence[int]) -> tuple[Progress, Lease]:
+    """The lease of that name, if it holds a message at one of the offsets. Raises Refused when it does not."""
+    progress = state.progress.get((group_id, topic_id, name.queue))
+    if progress is not None:
+        for offset in offsets:
+            lease = progress.pending.get(offset)
+            if lease is not None and (lease.incarnation, lease.number) == (name.incarnation, name.number):
+                if lease.holds_back:
+                    break
+                return progress, lease
+    raise expired()
+
+
+def expired() -> Refused:
+    return Refused(
+        definition_pb2.INVALID_RECEIPT_HANDLE,
+        "the receipt handle has expired: the message was settled, or delivered again under another handle",
+    )

@@ -16,6 +16,11 @@ from kourou_broker.operations.journal import OnStored, Stored
 from kourou_service.refusal import Refused
 
 
+def batch_key(first_message_id: str, count: int) -> str:
+    """A batch is known as a whole, and so is only what has the same messages."""
+    return f"{first_message_id}*{count}"
+
+
 class _Generation:
     __slots__ = ("began_ms", "count", "firsts", "numbers", "outcomes", "sent_ms")
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.log.batch import Batch
 from kourou_broker.log.frame import Frame
 from kourou_broker.log.section import MESSAGE_ROW
 from kourou_broker.operations.journal import Stored
-from kourou_broker.operations.recent_sends import RecentSends
+from kourou_broker.operations.recent_sends import RecentSends, batch_key
 from kourou_broker.state import Kind, records
 from kourou_broker.state.definitions import Topic
 from kourou_broker.state.half_messages import TransactionId
@@ -26,6 +27,8 @@ class _Read(NamedTuple):
     """Their SystemProperties: parsed only if they are still wanted at the end."""
     whens: Sequence[int] = ()
     """Of held messages, as in the record."""
+    batch: str = ""
+    """Of a batch: by which it is known."""
 
 
 class RecoveredSends:
@@ -48,6 +51,10 @@ class RecoveredSends:
             if section.kind == Kind.MESSAGES:
                 where = Stored(section.queue, section.base, section.position, 0)
                 self._add(_Read(section.topic, frame.stored_ms, where, list(_tails(section.payload, section.count))))
+            elif section.kind == Kind.BATCH:
+                where = Stored(section.queue, section.base, section.position, 0)
+                key = batch_key(Batch(section.payload).headers.first_message_id, section.count)
+                self._add(_Read(section.topic, frame.stored_ms, where, [], batch=key))
             elif section.kind == Kind.HELD:
                 whens, _stored_ms, messages = records.read_held(section)
                 tails = list(_tails(messages, section.count))
@@ -61,6 +68,8 @@ class RecoveredSends:
             if topic is None:
                 continue
             ids = [definition_pb2.SystemProperties.FromString(tail).message_id for tail in read.tails]
+            if read.batch:
+                ids = [read.batch]
             if not read.whens:
                 recent.restore(read.topic, ids, read.sent_ms, read.where)
                 continue
@@ -70,11 +79,16 @@ class RecoveredSends:
 
     def _add(self, read: _Read) -> None:
         self._read.append(read)
-        self._count += len(read.tails)
+        self._count += _count(read)
         while self._count > self._max_ids and len(self._read) > 1:
             oldest = self._read.popleft()
-            self._count -= len(oldest.tails)
+            self._count -= _count(oldest)
             self._unknown_before_ms = max(self._unknown_before_ms, oldest.sent_ms + 1)
+
+
+def _count(read: _Read) -> int:
+    """Of ids."""
+    return len(read.tails) or 1
 
 
 def _held(topic: Topic, broker: str, message_id: str, when_ms: int, place: Place) -> Stored:

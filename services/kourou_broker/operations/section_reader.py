@@ -1,13 +1,23 @@
-"""Stored messages out of their sections."""
+"""Stored messages out of their sections: of a table of messages, or of a batch."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, overload
 
+from kourou_broker.log.batch import Batch
 from kourou_broker.log.errors import Dropped
 from kourou_broker.log.log import Log
-from kourou_broker.log.section import MESSAGE_ROW, SECTION_HEADER, SECTION_HEADER_BYTES, Entry, Section, parse_section
+from kourou_broker.log.section import (
+    MESSAGE_ROW,
+    SECTION_HEADER,
+    SECTION_HEADER_BYTES,
+    Entry,
+    Section,
+    SectionKind,
+    parse_section,
+)
 from kourou_broker.operations.held_tables import HeldTables, held_tables_bytes
+from kourou_broker.operations.message import NO_TAG, tag_hash
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Queue
 from kourou_broker.state.half_messages import HalfMessage
@@ -31,8 +41,19 @@ class StoredMessage(NamedTuple):
     place: int
 
 
-class MessageSection:
+class MessageSection(Protocol):
     """The messages of one section, cut out one by one when asked for."""
+
+    base: int
+    count: int
+
+    def tag_hash(self, index: int) -> int: ...
+
+    def message(self, index: int) -> StoredMessage: ...
+
+
+class TableSection:
+    """A section with a table of messages."""
 
     __slots__ = ("_ends", "_payload", "_rows", "base", "count", "position", "stored_ms")
 
@@ -62,6 +83,85 @@ class MessageSection:
             self.position,
             index,
         )
+
+
+class BatchSection:
+    """A section that came in one piece: its messages are made up in the form of all others."""
+
+    __slots__ = ("_hashes", "_section", "base", "batch", "count", "stored_ms")
+
+    def __init__(self, section: Section, stored_ms: int) -> None:
+        self.base = section.base
+        self.count = section.count
+        self.batch = Batch(section.payload)
+        self.stored_ms = stored_ms
+        self._section = section
+        self._hashes: dict[str | None, int] = {None: NO_TAG}
+
+    def tag_hash(self, index: int) -> int:
+        tag = self.batch.tag(index)
+        known = self._hashes.get(tag)
+        if known is None:
+            assert tag is not None
+            known = self._hashes[tag] = tag_hash(tag)
+        return known
+
+    def message(self, index: int) -> StoredMessage:
+        return StoredMessage(
+            self.base + index,
+            self.batch.message(index).SerializeToString(),
+            self.batch.properties(index, self._section.type).SerializeToString(),
+            self.tag_hash(index),
+            self.stored_ms,
+            self._section.position,
+            index,
+        )
+
+
+class Run(Sequence[StoredMessage]):
+    """Messages of a batch that lie next to each other: they need not be cut out to be delivered."""
+
+    __slots__ = ("_count", "first", "section", "size_bytes")
+
+    def __init__(self, section: BatchSection, first: int, count: int) -> None:
+        self.section = section
+        self.first = first
+        self._count = count
+        self.size_bytes = section.batch.packed_bytes * count // section.count
+        """About."""
+
+    @property
+    def offsets(self) -> range:
+        start = self.section.base + self.first
+        return range(start, start + self._count)
+
+    @property
+    def whole(self) -> bool:
+        return self._count == self.section.count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> StoredMessage: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[StoredMessage]: ...
+    def __getitem__(self, index: int | slice) -> StoredMessage | list[StoredMessage]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(self._count))]
+        return self.section.message(self.first + range(self._count)[index])
+
+
+def offsets_of(messages: Sequence[StoredMessage]) -> Sequence[int]:
+    """A range where they lie next to each other and that is known."""
+    return messages.offsets if isinstance(messages, Run) else [message.offset for message in messages]
+
+
+def size_of(messages: Sequence[StoredMessage]) -> int:
+    """Bytes of all of them."""
+    if isinstance(messages, Run):
+        return messages.size_bytes
+    return sum(len(message.head) + len(message.tail) for message in messages)
 
 
 def _near_ones(indexes: Sequence[int], tables: HeldTables) -> Iterator[list[int]]:
@@ -104,7 +204,7 @@ class SectionReader:
             data = await self._log.read(copy.position, copy.length)
             section, _end = parse_section(data, 0, copy.position)
             stored_ms, message = records.read_carry(section)
-            return MessageSection(section, copy.position, stored_ms, message).message(0)
+            return TableSection(section, copy.position, stored_ms, message).message(0)
         entry = self.find(queue, offset)
         if entry is None or not entry.base <= offset < entry.base + entry.count:
             return None
@@ -178,4 +278,6 @@ class SectionReader:
     @staticmethod
     def _section(data: bytes, position: int, stored_ms: int) -> MessageSection:
         section, _end = parse_section(data, 0, position)
-        return MessageSection(section, position, stored_ms, section.payload)
+        if section.kind == SectionKind.BATCH:
+            return BatchSection(section, stored_ms)
+        return TableSection(section, position, stored_ms, section.payload)

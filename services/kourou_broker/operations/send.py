@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.log.batch import pack
+from kourou_broker.operations.batch_rules import check_batch, check_ordinary, messages_of, read_headers
 from kourou_broker.operations.definitions import Definitions, can_write
 from kourou_broker.operations.gathered_places import GatheredPlaces
 from kourou_broker.operations.journal import Journal, OnStored
-from kourou_broker.operations.message import stored_form
-from kourou_broker.operations.recent_sends import RecentSends
+from kourou_broker.operations.message import stored_form, type_name
+from kourou_broker.operations.recent_sends import RecentSends, batch_key
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import State
 from kourou_broker.state.definitions import Topic
@@ -73,6 +75,42 @@ class Sending:
         else:
             self._store_new(self._recent, topic, messages, message_ids, now_ms, on_stored)
 
+    def send_batch(
+        self, resource: definition_pb2.Resource, type_: int, header_data: bytes, bodies: bytes, on_stored: OnStored
+    ) -> None:
+        """The same for a batch of the stream door. Ordinary messages are stored as they came, and known again as a
+        whole; others as if they had come one by one."""
+        topic = self._definitions.topic(resource)
+        headers = read_headers(header_data)
+        check_batch(headers, bodies)
+        if type_ not in self.by_type:
+            raise Refused(definition_pb2.BAD_REQUEST, f"unknown message type {type_}")
+        if type_ != topic.type:
+            raise Refused(
+                definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
+                f"the topic takes {type_name(topic.type)} messages, and this is a batch of {type_name(type_)} ones",
+            )
+        if type_ != definition_pb2.NORMAL:
+            self.send(messages_of(resource, type_, headers, header_data, bodies), on_stored)
+            return
+        check_ordinary(headers)
+        self._check_writable(topic)
+
+        def store(on_stored: OnStored) -> None:
+            payload = pack(topic.name.resource(), header_data, bodies)
+            self._journal.store_batch(topic, payload, headers.body_bytes, on_stored)
+
+        if self._recent is None:
+            store(on_stored)
+            return
+        now_ms, key = self._clock.now_ms(), batch_key(headers.first_message_id, len(headers.body_bytes))
+        known = self._recent.find(topic.id, key, now_ms)
+        if known is not None:
+            self._traffic.duplicate_sends += len(headers.body_bytes)
+            known.tell(on_stored)
+            return
+        self._begin(self._recent, topic, [key], now_ms, on_stored, store)
+
     def _store_new(
         self,
         recent: RecentSends,
@@ -82,9 +120,28 @@ class Sending:
         now_ms: int,
         on_stored: OnStored,
     ) -> None:
+        self._begin(
+            recent,
+            topic,
+            message_ids,
+            now_ms,
+            on_stored,
+            lambda on_stored: self._store(topic, messages, now_ms, on_stored),
+        )
+
+    @staticmethod
+    def _begin(
+        recent: RecentSends,
+        topic: Topic,
+        message_ids: Sequence[str],
+        now_ms: int,
+        on_stored: OnStored,
+        store: Callable[[OnStored], None],
+    ) -> None:
+        """Stores what is known by these ids from now on."""
         sent = recent.begin(topic.id, message_ids, now_ms, on_stored)
         try:
-            self._store(topic, messages, now_ms, sent.stored)
+            store(sent.stored)
         except BaseException:
             sent.forget()
             raise

@@ -1,7 +1,7 @@
 """Delivery to one group from one topic of this broker: parked polls here, messages to lend there."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import structlog
 
@@ -12,7 +12,8 @@ from kourou_broker.operations.due_leases import DueLeases
 from kourou_broker.operations.lending import Context, Lending
 from kourou_broker.operations.lending_in_order import LendingInOrder
 from kourou_broker.operations.poll import Batch, Delivery, Poll
-from kourou_broker.operations.section_reader import StoredMessage
+from kourou_broker.operations.receipt import LeaseName
+from kourou_broker.operations.section_reader import StoredMessage, size_of
 from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_broker.state.records import Lease
 from kourou_service.logs import apart_from_calls
@@ -81,6 +82,16 @@ class Subscription:
         at_ms = self._context.clock.now_ms() + wait_ms
         for queue, lease in {(delivery.queue.id, delivery.lease) for delivery in deliveries}:
             self.due.give_back(queue, lease, at_ms)
+        self.wake()
+
+    def give_back_all(self, client_id: str, held: Collection[LeaseName]) -> None:
+        """All that the client keeps while it lives, but the leases that it holds, is due now."""
+        now_ms = self._context.clock.now_ms()
+        for progress in self._context.state.progress_of(self.group, self.topic):
+            for lease in dict.fromkeys(progress.pending.values()):
+                name = LeaseName(progress.queue, lease.incarnation, lease.number)
+                if lease.auto_renew and lease.client_id == client_id and name not in held:
+                    self.due.give_back(progress.queue, lease, now_ms)
         self.wake()
 
     def grant(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage], high: int) -> None:
@@ -185,7 +196,7 @@ class Subscription:
             self._switch_lending()
         if poll.attempt_id and (again := await self._again(poll)):
             return again
-        batch = Batch(poll.batch_size)
+        batch = Batch(poll.batch_size, poll.room_bytes)
         for queue in self._candidates(poll):
             try:
                 await self._lending.take(queue, poll, batch)
@@ -203,25 +214,25 @@ class Subscription:
 
     def _has_nothing_else(self, poll: Poll) -> bool:
         """Where this poll has found nothing, nobody does."""
-        return poll.queue is None and poll.filter.all
+        return poll.queues is None and poll.filter.all
 
     def _candidates(self, poll: Poll) -> Iterable[Queue]:
-        queues = self.topic.queues
-        if poll.queue is not None:
-            return queues[poll.queue : poll.queue + 1]
+        queues: Sequence[Queue] = self.topic.queues
+        if poll.queues is not None:
+            queues = [queue for queue in queues if queue.id in poll.queues]
         if self.topic.type == definition_pb2.PRIORITY:
             return queues[::-1]
-        start = self._next_queue = (self._next_queue + 1) % len(queues)
+        start = self._next_queue = (self._next_queue + 1) % max(len(queues), 1)
         return (*queues[start:], *queues[:start])
 
     def _count(self, deliveries: list[Delivery]) -> None:
-        self._context.traffic.delivered += len(deliveries)
         traffic = self._traffic
-        traffic.delivered += len(deliveries)
-        for _queue, message, lease in deliveries:
-            traffic.size_bytes += len(message.head) + len(message.tail)
+        for _queue, messages, lease in deliveries:
+            self._context.traffic.delivered += len(messages)
+            traffic.delivered += len(messages)
+            traffic.size_bytes += size_of(messages)
             if lease.attempt > 1:
-                traffic.redelivered += 1
+                traffic.redelivered += len(messages)
 
     def _holds(self, queue: int, lease: Lease) -> bool:
         progress = self._context.state.progress.get((self.group.id, self.topic.id, queue))
@@ -231,7 +242,9 @@ class Subscription:
         """What an earlier call with this attempt id was given and did not get, once more and at the same attempt."""
         again: list[Delivery] = []
         for queue_id, lease in self._attempts.leases(poll.attempt_id):
-            again += await self._lending.lend_again(self.topic.queue(queue_id), poll, lease)
+            delivery = await self._lending.lend_again(self.topic.queue(queue_id), poll, lease)
+            if delivery is not None:
+                again.append(delivery)
         self._attempts.remember(poll.attempt_id, again)
         return again
 

@@ -24,22 +24,21 @@ class TopicTraffic:
         """Of whole messages, as they are stored."""
         self.sizes = Histogram(SIZE_BOUNDS_BYTES)
 
-    def add(self, messages: Sequence[bytes], size_bytes: int) -> None:
-        """size_bytes: of all of them."""
-        self.messages += len(messages)
+    def add(self, sizes: Sequence[int], size_bytes: int) -> None:
+        """sizes: of each message; size_bytes: of all of them, as they are stored."""
+        self.messages += len(sizes)
         self.size_bytes += size_bytes
         self.sizes.sum += size_bytes
         counts = self.sizes.counts
-        if len(messages) == 1:
+        if len(sizes) == 1:
             counts[bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
             return
-        lengths = {*map(len, messages)}
-        smallest, largest = bisect_left(SIZE_BOUNDS_BYTES, min(lengths)), bisect_left(SIZE_BOUNDS_BYTES, max(lengths))
+        smallest, largest = bisect_left(SIZE_BOUNDS_BYTES, min(sizes)), bisect_left(SIZE_BOUNDS_BYTES, max(sizes))
         if smallest == largest:  # as nearly always
-            counts[smallest] += len(messages)
+            counts[smallest] += len(sizes)
             return
-        for message in messages:
-            counts[bisect_left(SIZE_BOUNDS_BYTES, len(message))] += 1
+        for size in sizes:
+            counts[bisect_left(SIZE_BOUNDS_BYTES, size)] += 1
 
 
 class GroupTraffic:

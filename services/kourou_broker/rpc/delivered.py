@@ -16,9 +16,11 @@ class Deliverer:
     def __init__(self, store_host: str) -> None:
         self._store_host = store_host
 
-    def lent(self, delivery: Delivery, group_id: int, invisible: duration_pb2.Duration) -> bytes:
-        """A ReceiveMessageResponse with the message, under its lease."""
-        queue, message, lease = delivery
+    def lent(
+        self, delivery: Delivery, message: StoredMessage, group_id: int, invisible: duration_pb2.Duration
+    ) -> bytes:
+        """A ReceiveMessageResponse with one of the delivery's messages, under its lease."""
+        queue, _messages, lease = delivery
         fields = self._stored_fields(queue.id, message)
         fields.receipt_handle = receipt.encode((group_id, queue.topic.id, queue.id), message.offset, lease)
         fields.invisible_duration.CopyFrom(invisible)

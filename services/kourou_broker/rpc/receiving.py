@@ -3,14 +3,13 @@
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2
 from kourou_broker.operations.clients import Client, Clients
-from kourou_broker.operations.definitions import Definitions, can_read
+from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries
 from kourou_broker.operations.filters import compile_filter
 from kourou_broker.operations.lite_groups import check_lite_consumer
 from kourou_broker.operations.poll import Poll
 from kourou_broker.operations.pull import Pulling
 from kourou_broker.rpc.delivered import Deliverer
-from kourou_broker.state import State
 from kourou_broker.state.definitions import Group, Queue, Topic
 from kourou_service.clock import Clock
 from kourou_service.door import OK, Ended, client_id, serve_stream, status
@@ -34,7 +33,6 @@ _RECEIVED_NOTHING = service_pb2.ReceiveMessageResponse(status=_NOTHING).Serializ
 class ReceivingDoor:
     def __init__(
         self,
-        state: State,
         definitions: Definitions,
         clients: Clients,
         deliveries: Deliveries,
@@ -42,7 +40,6 @@ class ReceivingDoor:
         deliverer: Deliverer,
         clock: Clock,
     ) -> None:
-        self._state = state
         self._definitions = definitions
         self._clients = clients
         self._deliveries = deliveries
@@ -56,8 +53,8 @@ class ReceivingDoor:
 
     async def _receive(self, request: service_pb2.ReceiveMessageRequest, call: StreamCall) -> Ended:
         client = self._clients.touch(client_id(call), call)
-        topic = self._readable(request.message_queue.topic)
-        queue = queue_of(topic, request.message_queue.id).id if request.message_queue.id >= 0 else None
+        topic = self._definitions.readable_topic(request.message_queue.topic)
+        queues = (queue_of(topic, request.message_queue.id).id,) if request.message_queue.id >= 0 else None
         invisible_ms = self._deliveries.invisible_ms(
             milliseconds(request.invisible_duration, definition_pb2.ILLEGAL_INVISIBLE_TIME)
             if request.HasField("invisible_duration")
@@ -70,7 +67,7 @@ class ReceivingDoor:
             invisible_ms,
             request.auto_renew,
             _attempt_id(client.id, request.attempt_id),
-            queue,
+            queues,
         )
         wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
         # a member is only who asks for what can be had: members move the others' queues
@@ -89,7 +86,8 @@ class ReceivingDoor:
         try:
             await call.send(_RECEIVED)
             for delivery in deliveries:
-                await call.send(self._deliverer.lent(delivery, group.id, invisible))
+                for message in delivery.messages:
+                    await call.send(self._deliverer.lent(delivery, message, group.id, invisible))
             await call.send(service_pb2.ReceiveMessageResponse(delivery_timestamp=now).SerializeToString())
             await call.flush()
         except BaseException:  # the client went away in the middle: what it has it will not use
@@ -100,7 +98,7 @@ class ReceivingDoor:
     async def _pull(self, request: service_pb2.PullMessageRequest, call: StreamCall) -> Ended:
         self._clients.touch(client_id(call), call)
         group = self._definitions.group(request.group)
-        topic = self._readable(request.message_queue.topic)
+        topic = self._definitions.readable_topic(request.message_queue.topic)
         queue = queue_of(topic, request.message_queue.id)
         wait_s = _wait_s(request.long_polling_timeout if request.HasField("long_polling_timeout") else None, call)
         wanted = compile_filter(request.filter_expression)
@@ -113,12 +111,6 @@ class ReceivingDoor:
         await call.send(service_pb2.PullMessageResponse(next_offset=pulled.next_offset).SerializeToString())
         code = definition_pb2.OK if pulled.messages else definition_pb2.MESSAGE_NOT_FOUND
         return Ended(code, pulled.waited)
-
-    def _readable(self, resource: definition_pb2.Resource) -> Topic:
-        topic = self._definitions.topic(resource)
-        if not (can_read(topic.permission) and can_read(self._state.broker.permission)):
-            raise Refused(definition_pb2.FORBIDDEN, f"topic {topic.name} has no read permission on this broker")
-        return topic
 
 
 def consumer_type(client: Client, group: Group, auto_renew: bool) -> int:

@@ -68,7 +68,7 @@ class SettlingDoor:
                 failed.append(status(problem.code, problem.message))
                 result.status.CopyFrom(failed[-1])
             else:
-                self._deliveries.acknowledge(progress, offset)
+                self._deliveries.acknowledge(progress, [offset])
                 result.status.CopyFrom(OK)
         response.status.CopyFrom(_overall(failed, len(response.entries)))
         return response

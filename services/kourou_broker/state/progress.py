@@ -28,9 +28,13 @@ class Progress:
 
     def lend(self, lease: Lease, high: int) -> None:
         """Only what is fresh or pending can be lent: what was settled in the same turn stays settled."""
-        for offset in lease.offsets:
-            if offset >= self.high or offset in self.pending:
-                self.pending[offset] = lease
+        offsets = lease.offsets
+        if isinstance(offsets, range) and offsets.start >= self.high:
+            self.pending.update(dict.fromkeys(offsets, lease))
+        else:
+            for offset in offsets:
+                if offset >= self.high or offset in self.pending:
+                    self.pending[offset] = lease
         self.high = max(self.high, high)
 
     def settle(self, offsets: Iterable[int]) -> None:

@@ -36,6 +36,7 @@ class Kind(IntEnum):
     TRANSACTION_CHECKED = 15
     LITE_TOPIC = 16
     RESENT = 17
+    BATCH = 18
 
 
 class Fate(IntEnum):
@@ -97,6 +98,11 @@ def holding_back(offsets: Sequence[int]) -> Lease:
 def messages(type_: int, topic: int, queue: int, base: int, rows: Sequence[bytes], bodies: Sequence[bytes]) -> Section:
     """Messages entering a queue at offset base. rows are MESSAGE_ROWs, bodies what they measure, in the same order."""
     return Section(Kind.MESSAGES, type_, topic, queue, base, len(rows), b"".join((*rows, *bodies)))
+
+
+def batch(type_: int, topic: int, queue: int, base: int, count: int, payload: bytes) -> Section:
+    """The same, as a client sent them in one piece: see log/batch.py."""
+    return Section(Kind.BATCH, type_, topic, queue, base, count, payload)
 
 
 def held(
@@ -201,8 +207,8 @@ def lease(group_id: int, topic_id: int, queue: int, high: int, what: Lease) -> S
     head = _LEASE.pack(
         group_id, what.incarnation, what.number, what.deadline_ms, high, what.attempt, what.auto_renew, len(client)
     )
-    payload = head + client + array("Q", what.offsets).tobytes()
-    return Section(Kind.LEASE, 0, topic_id, queue, 0, len(what.offsets), payload)
+    base, offsets = _packed_offsets(what.offsets)
+    return Section(Kind.LEASE, 0, topic_id, queue, base, len(what.offsets), head + client + offsets)
 
 
 def read_lease(section: Section) -> tuple[int, int, Lease]:
@@ -210,7 +216,7 @@ def read_lease(section: Section) -> tuple[int, int, Lease]:
     group_id, incarnation, number, deadline_ms, high, attempt, auto_renew, size = _LEASE.unpack_from(section.payload)
     client_end = _LEASE.size + size
     client_id = bytes(section.payload[_LEASE.size : client_end]).decode(errors="replace")
-    offsets = array("Q", bytes(section.payload[client_end:]))
+    offsets = _offsets(section, client_end)
     return group_id, high, Lease(incarnation, number, deadline_ms, attempt, bool(auto_renew), client_id, offsets)
 
 
@@ -244,13 +250,26 @@ def read_transaction_checked(section: Section) -> tuple[list[tuple[int, int]], s
 
 
 def ack(group_id: int, topic_id: int, queue: int, offsets: Sequence[int], fate: Fate) -> Section:
-    payload = _GROUP.pack(group_id) + array("Q", offsets).tobytes()
-    return Section(Kind.ACK, fate, topic_id, queue, 0, len(offsets), payload)
+    base, packed = _packed_offsets(offsets)
+    return Section(Kind.ACK, fate, topic_id, queue, base, len(offsets), _GROUP.pack(group_id) + packed)
 
 
 def read_ack(section: Section) -> tuple[int, Sequence[int]]:
     """-> group id, offsets."""
-    return _GROUP.unpack_from(section.payload)[0], array("Q", bytes(section.payload[_GROUP.size :]))
+    return _GROUP.unpack_from(section.payload)[0], _offsets(section, _GROUP.size)
+
+
+def _packed_offsets(offsets: Sequence[int]) -> tuple[int, bytes]:
+    """-> base and what stands at the payload's end. Of a run of offsets the base and the count say all."""
+    if isinstance(offsets, range):
+        return offsets.start, b""
+    return 0, array("Q", offsets).tobytes()
+
+
+def _offsets(section: Section, at: int) -> Sequence[int]:
+    if len(section.payload) == at:
+        return range(section.base, section.base + section.count)
+    return array("Q", bytes(section.payload[at:]))
 
 
 def offset(group_id: int, topic_id: int, queue: int, to: int) -> Section:

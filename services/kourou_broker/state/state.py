@@ -39,6 +39,7 @@ class State:
         self.next_group_id = 1
         self._appliers: dict[int, Callable[[Section, int], None]] = {
             Kind.MESSAGES: self._messages,
+            Kind.BATCH: self._messages,
             Kind.TOPIC: self._topic,
             Kind.GROUP: self._group,
             Kind.LEASE: self._lease,

@@ -148,16 +148,14 @@ class Settle(_message.Message):
     def __init__(self, number: _Optional[int] = ..., settlements: _Optional[_Iterable[_Union[Settlement, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("queue", "incarnation", "number", "offset")
+    __slots__ = ("queue", "incarnation", "number")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
     queue: int
     incarnation: int
     number: int
-    offset: int
-    def __init__(self, queue: _Optional[int] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+    def __init__(self, queue: _Optional[int] = ..., incarnation: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Settlement(_message.Message):
     __slots__ = ("lease", "ranges", "acknowledged", "again_after", "dead_letter")

@@ -1,0 +1,90 @@
+"""Deliveries on their way into a stream: a batch as it was stored, or single messages."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from kourou.protocol.kourou.stream.v1 import stream_pb2
+from kourou_broker.operations.message import join, varint
+from kourou_broker.operations.poll import Delivery
+from kourou_broker.operations.section_reader import Run, StoredMessage
+from kourou_broker.state.records import Lease
+
+MAX_RESPONSE_BYTES = 1024 * 1024
+"""Of single messages; one may be larger."""
+_DELIVERY = b"\x0a"  # field 1 of ConsumeResponse
+_BODIES = b"\x32"  # field 6 of Delivery
+NOTHING = stream_pb2.ConsumeResponse(delivery=stream_pb2.Delivery(last=True)).SerializeToString()
+"""A credit's time is over."""
+
+
+@dataclass(slots=True)
+class Part:
+    """One response."""
+
+    delivery: stream_pb2.Delivery
+    bodies: bytes = b""
+
+    def encode(self, *, last: bool) -> bytes:
+        """Bodies are large, so they are not put into the message: it would copy them twice."""
+        self.delivery.last = last
+        head = self.delivery.SerializeToString()
+        if not self.bodies:
+            return b"".join((_DELIVERY, varint(len(head)), head))
+        bodies_head = _BODIES + varint(len(self.bodies))
+        size = len(head) + len(bodies_head) + len(self.bodies)
+        return b"".join((_DELIVERY, varint(size), head, bodies_head, self.bodies))
+
+
+def responses(delivery: Delivery, codecs: Collection[int]) -> Iterator[Part]:
+    """codecs: those that the client can unpack."""
+    messages = delivery.messages
+    if isinstance(messages, Run) and _goes_whole(messages, codecs):
+        yield _batch(delivery, messages)
+        return
+    lease = lease_of(delivery.queue.id, delivery.lease)
+    for some in _portions(messages):
+        yield Part(
+            stream_pb2.Delivery(
+                lease=lease,
+                attempt=delivery.lease.attempt,
+                messages=[join(message.head, message.tail) for message in some],
+                offsets=[message.offset for message in some],
+                messages_stored_ms=[message.stored_ms for message in some],
+            )
+        )
+
+
+def _goes_whole(run: Run, codecs: Collection[int]) -> bool:
+    """What is left of a batch that others have is sent by itself."""
+    codec = run.section.batch.headers.codec
+    return 2 * len(run) >= run.section.count and (not codec or codec in codecs)
+
+
+def _batch(delivery: Delivery, run: Run) -> Part:
+    section = run.section
+    made = stream_pb2.Delivery(
+        lease=lease_of(delivery.queue.id, delivery.lease),
+        attempt=delivery.lease.attempt,
+        base_offset=section.base,
+        stored_ms=section.stored_ms,
+        headers=section.batch.raw_headers,
+        indexes=() if run.whole else range(run.first, run.first + len(run)),
+    )
+    return Part(made, section.batch.raw_bodies)
+
+
+def lease_of(queue: int, lease: Lease) -> stream_pb2.Lease:
+    return stream_pb2.Lease(queue=queue, incarnation=lease.incarnation, number=lease.number)
+
+
+def _portions(messages: Sequence[StoredMessage]) -> Iterator[list[StoredMessage]]:
+    some: list[StoredMessage] = []
+    size = 0
+    for message in messages:
+        length = len(message.head) + len(message.tail)
+        if some and size + length > MAX_RESPONSE_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(message)
+        size += length
+    yield some
