@@ -214,13 +214,14 @@ class ConsumeStream:
         self._on_messages(messages, delivery.last)
 
     def _give_back(self, delivery: stream_pb2.Delivery) -> None:
-        """All of it, unless it comes again by itself."""
+        """Unless it comes again by itself."""
         if self.terms.invisible_duration_s is None:
             prescribed = self._client.session.broker_settings
-            lent = self.leases.take(delivery.lease, 1, self.settling, self._ends_s())
+            offsets = list(delivery.offsets) or [delivery.base_offset + index for index in delivery.indexes or (0,)]
+            lent = self.leases.take(delivery.lease, len(offsets), self.settling, self._ends_s())
             is_dead = delivery.attempt >= prescribed.max_attempts
             after_s = None if is_dead else prescribed.retry.delay_s(max(1, delivery.attempt))
-            self.settling.settle(Asked(lent, [], after_s=after_s, is_dead=is_dead))
+            self.settling.settle(Asked(lent, offsets, after_s=after_s, is_dead=is_dead))
 
     def _ends_s(self) -> float:
         duration_s = self.terms.invisible_duration_s

@@ -8,7 +8,7 @@ from typing import Literal
 
 from grpc import StatusCode
 
-from kourou.errors import TimeoutExceeded
+from kourou.errors import TimeoutExceeded, check_status
 from kourou.protocol.kourou.stream.v1 import stream_rpc
 from kourou.transport import RpcError
 from kourou.wire import REQUEST_TIMEOUT_S, Wire
@@ -40,15 +40,17 @@ class Doors:
 
 
 async def knock(wire: Wire, address: str) -> None:
-    """Returns when the broker there opens the stream door. Raises NoSuchDoor, TimeoutExceeded, RpcError.
+    """Returns when the broker there opens the stream door. Raises NoSuchDoor, KourouError, RpcError.
 
     A Consume stream begins with a request, and gRPC may tell of a write that failed instead of why: a broker that is
     not there, or does not know it. A Publish stream begins with a response."""
     call = wire.bidi(address, stream_rpc.PUBLISH)
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            if await call.read() is None:
-                raise RpcError(StatusCode.UNAVAILABLE, "it ended the stream", sent=False)
+            first = await call.read()
+        if first is None:
+            raise RpcError(StatusCode.UNAVAILABLE, "it ended the stream", sent=False)
+        check_status(first.status)
     except RpcError as error:
         if error.code is StatusCode.UNIMPLEMENTED:
             raise NoSuchDoor from None

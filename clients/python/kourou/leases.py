@@ -15,14 +15,14 @@ LeaseKey = tuple[int, int, int]
 class Lent:
     """Messages of one queue under one lease."""
 
-    __slots__ = ("count", "deliveries", "ends_s", "lease", "settling", "unsettled_count")
+    __slots__ = ("ends_s", "lease", "settling", "unsettled_count")
 
     def __init__(self, lease: stream_pb2.Lease, settling: Settling, ends_s: float) -> None:
         """`ends_s`: when the messages go to others, in the loop's time."""
         self.lease = lease
         self.settling = settling
         self.ends_s = ends_s
-        self.count = self.deliveries = self.unsettled_count = 0
+        self.unsettled_count = 0
 
     def receipt_handle(self, offset: int) -> str:
         """Tells a delivery from others; it is of no other use."""
@@ -41,8 +41,6 @@ class Leases:
         lent = self._lent.get(key)
         if lent is None:
             lent = self._lent[key] = Lent(lease, settling, ends_s)
-        lent.deliveries += 1
-        lent.count += count
         lent.unsettled_count += count
         return lent
 

@@ -84,6 +84,7 @@ class PublishStream:
             raise
         if first is None:
             raise RpcError(StatusCode.UNAVAILABLE, "it ended the stream", sent=False)
+        check_status(first.status)
         stream = _Open(call, first)
         self._streams.add(stream)
         stream.reading.add_done_callback(lambda _: self._streams.discard(stream))

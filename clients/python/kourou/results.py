@@ -75,8 +75,8 @@ class Stored(_Results):
 
     def __init__(self, first_id: str, count: int, queue: Queue, answer: stream_pb2.PublishResponse) -> None:
         """`queue`: any of the broker. Raises ServerFailure for an answer that does not fit so many messages."""
-        columns = (answer.recall_handles, answer.transaction_ids)
-        if len(answer.places) not in (1, count) or any(len(column) not in (0, count) for column in columns):
+        counts = (len(answer.places), len(answer.recall_handles) or count, len(answer.transaction_ids) or count)
+        if counts[1] != count or not {counts[0], counts[2]} <= {1, count}:
             text = f"{queue.broker} answered {count} messages with {len(answer.places)} places"
             raise ServerFailure(v2.INTERNAL_ERROR, text)
         self._first_id = first_id
@@ -99,8 +99,12 @@ class Stored(_Results):
             queue_id=stored.queue,
             offset=stored.offset + after if stored.queue >= 0 else -1,
             recall_handle=answer.recall_handles[place] or None if answer.recall_handles else None,
-            transaction_id=answer.transaction_ids[place] or None if answer.transaction_ids else None,
+            transaction_id=self._transaction_id(place),
         )
+
+    def _transaction_id(self, place: int) -> str | None:
+        ids = self._answer.transaction_ids
+        return (ids[0 if len(ids) == 1 else place] or None) if ids else None
 
 
 class Part(_Results):

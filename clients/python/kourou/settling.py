@@ -49,11 +49,7 @@ class Asked:
         self.done: asyncio.Future[KourouError | None] = asyncio.get_running_loop().create_future()
 
     def wire(self) -> stream_pb2.Settlement:
-        lent = self.lent
-        ranges = ranges_of(self.offsets)
-        if len(ranges) > 1 and lent.deliveries == 1 and len(self.offsets) == lent.count:
-            ranges = []  # all that it holds
-        settlement = stream_pb2.Settlement(lease=lent.lease, ranges=ranges)
+        settlement = stream_pb2.Settlement(lease=self.lent.lease, ranges=ranges_of(self.offsets))
         if self.is_dead:
             settlement.dead_letter.SetInParent()
         elif self.after_s is None:

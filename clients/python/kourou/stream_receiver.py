@@ -16,6 +16,9 @@ from kourou.received import ReceivedMessage
 from kourou.settling import Asked
 from kourou.wire import REQUEST_TIMEOUT_S
 
+_MAX_CREDITS = 32
+"""Outstanding; further calls share them."""
+
 _Credit = tuple[int, int]
 """Of which connection, and which of its credits it is, from 1."""
 
@@ -58,7 +61,7 @@ class StreamReceiver:
                         return []
                 if credit is None:
                     # One whose caller gave up brings messages for this call too.
-                    if self._granted - self._served < self._receiving:
+                    if self._granted - self._served < min(self._receiving, _MAX_CREDITS):
                         credit = self._grant(max_messages, max(0.0, left_s))
                     elif left_s <= 0:
                         return []

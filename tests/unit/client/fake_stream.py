@@ -79,7 +79,7 @@ class StreamBroker(Broker):
                 await context.write(response)
 
         try:
-            await context.write(stream_pb2.PublishResponse(window_bytes=self.window_bytes))
+            await context.write(stream_pb2.PublishResponse(status=OK, window_bytes=self.window_bytes))
             async for request in requests:
                 self.requests.append(request)
                 script = self.publish_scripts.popleft() if self.publish_scripts else None
@@ -204,7 +204,7 @@ class StreamBroker(Broker):
         else:
             delivery = stream_pb2.Delivery()
             delivery.CopyFrom(batch)
-        delivery.lease.CopyFrom(stream_pb2.Lease(queue=3, incarnation=7, number=number, offset=delivery.base_offset))
+        delivery.lease.CopyFrom(stream_pb2.Lease(queue=3, incarnation=7, number=number))
         return delivery
 
     def settle(self, request: stream_pb2.Settle) -> stream_pb2.Settled:
@@ -216,12 +216,12 @@ class StreamBroker(Broker):
             outcome = settlement.WhichOneof("outcome") or ""
             number = settlement.lease.number
             ranges = [range(r.first, r.first + r.count) for r in settlement.ranges]
-            offsets = list(itertools.chain(*ranges)) if ranges else self._offsets_of(number)
+            offsets = list(itertools.chain(*ranges))
             self.settled_offsets[outcome] += offsets
             if number in self.lent and set(offsets) >= set(self._offsets_of(number)):
                 del self.lent[number]
             if outcome == "again_after":
-                settled.leases.add(queue=3, incarnation=7, number=next(self._numbers), offset=offsets[0])
+                settled.leases.add(queue=3, incarnation=7, number=next(self._numbers))
         if any(status.code != v2.OK for status in statuses):
             settled.results.extend(statuses)
             settled.status.code = v2.MULTIPLE_RESULTS if len(statuses) > 1 else statuses[0].code

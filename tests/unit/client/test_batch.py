@@ -87,7 +87,8 @@ def test_no_bytes_break_more_than_the_batch(headers, bodies):
         columns = Columns(headers, bodies)
         for index in range(len(columns)):
             columns.body(index)
-            columns.tag(index), columns.keys(index), columns.properties(index), columns.message_id(index)
+            for look in (columns.tag, columns.keys, columns.properties, columns.message_id):
+                look(index)
     except CorruptMessage:
         pass
 

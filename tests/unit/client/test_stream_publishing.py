@@ -282,7 +282,8 @@ async def test_closing_ends_what_waits_for_memory_or_an_answer():
         many = asyncio.create_task(producer.send_many([message()] * 10_000))
         await until(lambda: one(c).requests)
         await producer.close()
-        outcomes = await asyncio.wait_for(asyncio.gather(*sends, many, return_exceptions=True), 5)
+        everything: list[asyncio.Future[Any]] = [*sends, many]
+        outcomes = await asyncio.wait_for(asyncio.gather(*everything, return_exceptions=True), 5)
         assert {type(outcome) for outcome in outcomes} == {ClosedError}
 
 

@@ -18,7 +18,7 @@ async def test_producer_from_many_threads():
         def work() -> list[kourou.SendResult]:
             with Producer(c.namesrv) as producer, ThreadPoolExecutor(8) as threads:
                 results = list(threads.map(lambda i: producer.send(Message("t", b"%d" % i)), range(100)))
-                return results + producer.send_many([Message("t", b"x")] * 10)
+                return [*results, *producer.send_many([Message("t", b"x")] * 10)]
 
         results = await asyncio.to_thread(work)
         assert len({result.message_id for result in results}) == 110
