@@ -42,7 +42,7 @@ class _Stream:
     async def answer(self, within_s: float = 60) -> Any:
         """The next one; waits for it."""
         async with asyncio.timeout(within_s):
-            while len(self.call.answers) <= self._read:
+            while len(self.call.answers) <= self._read:  # noqa: ASYNC110  (simulated time)
                 await asyncio.sleep(0.001)
         self._read += 1
         return self._method.response.FromString(self.call.answers[self._read - 1])

@@ -10,7 +10,7 @@ from kourou.protocol.google.protobuf import duration_pb2
 from kourou_broker.log.section import Section
 from kourou_broker.operations.message import digest, stored_form, tag_hash, varint
 from kourou_broker.operations.poll import Delivery
-from kourou_broker.operations.section_reader import MessageSection
+from kourou_broker.operations.section_reader import TableSection
 from kourou_broker.rpc.delivered import Deliverer
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Name, Queue, Topic
@@ -56,11 +56,13 @@ def _delivered(sent: list[definition_pb2.Message]) -> list[bytes]:
     parts = [stored_form(message, 5_000) for message in copies]
     section = records.messages(1, 1, 3, 100, [part.row for part in parts], [part.body for part in parts])
     queue = Queue(Topic(1, Name("", "orders"), 1, 4, topic_definition("orders"), []), 3)
-    read = MessageSection(Section(*section), 0, 7_123, section.payload)
+    read = TableSection(Section(*section), 0, 7_123, section.payload)
     deliverer = Deliverer("broker:1")
     invisible = duration_pb2.Duration(seconds=30)
     lease = Lease(1, 2, 3, 4, False, "client", [])
-    return [deliverer.lent(Delivery(queue, read.message(index), lease), 9, invisible) for index in range(section.count)]
+    stored = [read.message(index) for index in range(section.count)]
+    delivery = Delivery(queue, stored, lease)
+    return [deliverer.lent(delivery, message, 9, invisible) for message in stored]
 
 
 def _fields(data: bytes) -> list[tuple[int, bytes]]:

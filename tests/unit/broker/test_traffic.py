@@ -126,6 +126,6 @@ async def test_the_deleted_are_forgotten() -> None:
 )
 def test_sizes_fall_into_their_buckets(lengths: list[int], sizes: list[int]) -> None:
     traffic = Traffic().of_topic(1)
-    traffic.add([bytes(length) for length in lengths], sum(lengths))
+    traffic.add(lengths, sum(lengths))
     assert traffic.sizes.counts == sizes
     assert traffic.sizes.sum == traffic.size_bytes == sum(lengths)
