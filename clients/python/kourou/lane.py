@@ -6,6 +6,7 @@ loop.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -209,8 +210,9 @@ class Lane:
         place = 0
         for parcel, start, count in frame.shares:
             if type(parcel) is Single:
-                _tell(parcel, outcomes, place)
-                self._forget(parcel)
+                if not parcel.future.done():
+                    _tell(parcel, outcomes[place])
+                self._memory.release(parcel.message)
             elif isinstance(parcel, Bulk):
                 part = outcomes[place : place + count]
                 parcel.settle(start, part)
@@ -262,15 +264,14 @@ class Lane:
         return TimeoutExceeded(f"{of} {self._kind.topic}: not sent in time behind older messages")
 
 
-def _tell(parcel: Single, outcomes: Sequence[Outcome], place: int) -> None:
-    future = parcel.future
-    if future.done():
-        return
-    outcome = outcomes[place]
-    if isinstance(outcome, KourouError):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+def _tell(parcel: Single, outcome: Outcome) -> None:
+    try:
+        if isinstance(outcome, KourouError):
+            parcel.future.set_exception(outcome)
+        else:
+            parcel.future.set_result(outcome)
+    except concurrent.futures.InvalidStateError:
+        """Cancelled by its thread at this very moment."""
 
 
 def _halves(places: range) -> list[range]:

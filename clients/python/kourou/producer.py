@@ -114,7 +114,7 @@ class AsyncProducer:
         their kin when awaited, ClosedError at once."""
         if self._memory.is_full:
             return asyncio.create_task(self._send_in_turn(message, timeout_s))
-        future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+        future = asyncio.Future[SendResult]()
         self._put_any(message, timeout_s, future)
         return future
 
@@ -123,7 +123,7 @@ class AsyncProducer:
         raises what `send` raises."""
         while self._memory.is_full:
             await self._memory.room()
-        future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+        future = asyncio.Future[SendResult]()
         self._put_any(message, timeout_s, future)
         return future
 
@@ -149,7 +149,7 @@ class AsyncProducer:
         if message.type is not MessageType.NORMAL:
             raise InvalidArgument(f"a {message.type} message cannot be part of a transaction")
         async def begin() -> SendResult:
-            future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+            future = asyncio.Future[SendResult]()
             lane = self._lanes.for_kind(Kind(message.topic, MessageType.TRANSACTION))
             self._put(lane, message, timeout_s, future)
             return await future

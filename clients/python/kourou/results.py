@@ -6,10 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import overload
+from typing import Any, overload
 
 from kourou.errors import KourouError, ServerFailure
-from kourou.message_id import OffsetMessageId, message_id_after
+from kourou.message_id import message_id_after
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.stream.v1 import stream_pb2
 from kourou.route import Queue
@@ -68,43 +68,53 @@ class _Results(Sequence[SendResult]):
         raise NotImplementedError
 
 
+class _Open:
+    """A result that is being filled in: of the layout of SendResult, which its class becomes. See kourou.message."""
+
+    __slots__ = tuple(SendResult.__dataclass_fields__)
+
+
 class Stored(_Results):
     """Of the messages of one frame, by what the broker answered."""
 
-    __slots__ = ("_answer", "_count", "_first_id", "_queue")
+    __slots__ = ("_broker", "_count", "_first_id", "_places", "_recall_handles", "_topic", "_transaction_ids")
 
     def __init__(self, first_id: str, count: int, queue: Queue, answer: stream_pb2.PublishResponse) -> None:
         """`queue`: any of the broker. Raises ServerFailure for an answer that does not fit so many messages."""
-        counts = (len(answer.places), len(answer.recall_handles) or count, len(answer.transaction_ids) or count)
-        if counts[1] != count or not {counts[0], counts[2]} <= {1, count}:
-            text = f"{queue.broker} answered {count} messages with {len(answer.places)} places"
-            raise ServerFailure(v2.INTERNAL_ERROR, text)
         self._first_id = first_id
         self._count = count
-        self._queue = queue
-        self._answer = answer
+        self._topic, self._broker = queue.topic, queue.broker
+        self._places = [(place.queue, place.offset, place.position, place.index) for place in answer.places]
+        self._recall_handles = list(answer.recall_handles)
+        self._transaction_ids = list(answer.transaction_ids)
+        if len(self._transaction_ids) == 1:
+            self._transaction_ids *= count
+        columns = (self._recall_handles, self._transaction_ids)
+        if len(self._places) not in (1, count) or any(len(column) not in (0, count) for column in columns):
+            text = f"{queue.broker} answered {count} messages with {len(self._places)} places"
+            raise ServerFailure(v2.INTERNAL_ERROR, text)
 
     def __len__(self) -> int:
         return self._count
 
     def _at(self, place: int) -> SendResult:
-        answer = self._answer
-        is_run = len(answer.places) == 1
-        stored, after = (answer.places[0], place) if is_run else (answer.places[place], 0)
-        return SendResult(
-            message_id=message_id_after(self._first_id, place),
-            offset_message_id=str(OffsetMessageId(self._queue.broker, stored.position, stored.index + after)),
-            topic=self._queue.topic,
-            broker=self._queue.broker,
-            queue_id=stored.queue,
-            offset=stored.offset + after if stored.queue >= 0 else -1,
-            recall_handle=answer.recall_handles[place] or None if answer.recall_handles else None,
-            transaction_id=self._transaction_id(place),
-        )
-
-    def _transaction_id(self, place: int) -> str | None:
-        ids = self._answer.transaction_ids
-        return (ids[0 if len(ids) == 1 else place] or None) if ids else None
+        if len(self._places) == 1:
+            queue_id, offset, position, index = self._places[0]
+            offset += place
+            index += place
+        else:
+            queue_id, offset, position, index = self._places[place]
+        result: Any = _Open()
+        result.message_id = message_id_after(self._first_id, place)
+        result.offset_message_id = f"{self._broker}@{position:x}.{index:x}"
+        result.topic = self._topic
+        result.broker = self._broker
+        result.queue_id = queue_id
+        result.offset = offset if queue_id >= 0 else -1
+        result.recall_handle = self._recall_handles[place] or None if self._recall_handles else None
+        result.transaction_id = self._transaction_ids[place] or None if self._transaction_ids else None
+        result.__class__ = SendResult
+        return result
 
 
 class Part(_Results):
