@@ -78,6 +78,7 @@ class ConsumeStream:
         self._running: asyncio.Task[None] | None = None
         self._failures = 0
         self._is_reopening = False
+        self._hurry = asyncio.Event()
 
     def start(self) -> None:
         self._running = asyncio.create_task(self._run(), name=f"kourou consume {self.topic} of {self.broker}")
@@ -91,8 +92,9 @@ class ConsumeStream:
         self._news.set()
 
     def reopen(self, terms: Terms) -> None:
-        """On other terms. What it holds, it keeps."""
+        """At once, on these terms. What it holds, it keeps; what is on its way comes again."""
         self.terms = terms
+        self._hurry.set()
         if self._call is not None:
             self._is_reopening = True
             self.is_open = False
@@ -114,6 +116,7 @@ class ConsumeStream:
             self.settling.lost()
             if self._is_reopening:
                 self._is_reopening = False
+                self._hurry.clear()
                 self._on_end(None)
                 continue
             self._on_end(error)
@@ -123,7 +126,10 @@ class ConsumeStream:
             level = logging.WARNING if self._failures == 3 else logging.DEBUG
             _log.log(level, "consuming %s of %s: %s", self.topic, self.broker, error)
             self._client.routes.pull_soon(self.topic)
-            await asyncio.sleep(_AGAIN.jittered_s(self._failures))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_AGAIN.jittered_s(self._failures)):
+                    await self._hurry.wait()
+            self._hurry.clear()
 
     async def _connection(self) -> Exception:
         """What it ended with."""

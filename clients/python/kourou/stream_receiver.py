@@ -36,6 +36,8 @@ class StreamReceiver:
         """Of the credit that is being served."""
         self._receiving = 0
         self._connection = self._granted = self._served = 0
+        self._answers_due_s: deque[float] = deque()
+        """Of the credits that are not served yet."""
         self._error: Exception | None = None
         self._news: list[asyncio.Future[None]] = []
         self._consume.start()
@@ -68,6 +70,7 @@ class StreamReceiver:
                 # The end of a credit is by the broker's clock.
                 grace_s = 0.0 if credit is None else REQUEST_TIMEOUT_S
                 if not await self._hears(left_s + grace_s) and credit is not None:
+                    self._consume.reopen(terms)
                     raise TimeoutExceeded(f"{self._consume.address} did not answer a credit in time")
 
     async def close(self) -> None:
@@ -76,6 +79,7 @@ class StreamReceiver:
 
     def _grant(self, max_messages: int, wait_s: float) -> _Credit:
         self._granted += 1
+        self._answers_due_s.append(self._loop.time() + wait_s + REQUEST_TIMEOUT_S)
         self._consume.grant(max_messages, wait_s=wait_s)
         return self._connection, self._granted
 
@@ -92,6 +96,7 @@ class StreamReceiver:
     async def _on(self, terms: Terms) -> AsyncGenerator[None, None]:
         while terms != self._consume.terms:
             if not self._receiving:
+                self._error = None
                 self._consume.reopen(terms)
                 break
             await self._hears(REQUEST_TIMEOUT_S)
@@ -123,9 +128,16 @@ class StreamReceiver:
                 each.set_result(None)
 
     def _take(self, messages: list[ReceivedMessage], is_last: bool) -> None:
+        if self._loop.time() > self._answers_due_s[0]:
+            # Others may have these messages by now: they were on their way for longer than anybody waits.
+            for lent in (message.lent for message in messages if message.lent is not None):
+                self._consume.leases.settled(lent, 1)
+            self._consume.reopen(self._consume.terms)
+            return
         self._gathered += messages
         if is_last:
             self._served += 1
+            self._answers_due_s.popleft()
             self._kept += self._gathered
             self._gathered = []
             self._tell()
@@ -133,6 +145,7 @@ class StreamReceiver:
     def _opened(self) -> None:
         self._connection += 1
         self._granted = self._served = 0
+        self._answers_due_s.clear()
         self._error = None
         self._tell()
 
