@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import delayed, disk, explain, idle, latency, load_program, many_topics, receives, restart, sends
+from benchmarks import (
+    delayed,
+    disk,
+    explain,
+    idle,
+    latency,
+    load_program,
+    many_topics,
+    receives,
+    restart,
+    sends,
+    streams,
+)
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Result, show
 from benchmarks.process import LOAD_CORE, SERVER_CORE
@@ -20,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "unary": sends.unary,
     "batched": sends.batched,
     "receive": receives.receive_and_ack,
+    "streams": streams.stream_door,
     "latency": latency.end_to_end,
     "memory": idle.memory,
     "start": idle.first_message,

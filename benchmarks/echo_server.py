@@ -9,11 +9,14 @@ import sys
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.google.protobuf import timestamp_pb2
+from kourou.protocol.kourou.stream.v1 import stream_pb2, stream_rpc
 from kourou_service.engine import Engine, StreamCall, UnaryCall, create_engine
 from kourou_service.process import run_process
 
 OK = definition_pb2.Status(code=definition_pb2.OK, message="OK")
 BODY = bytes(1024)
+FRAME_MESSAGES = 256
+"""Of the stream door's frames: 256 KiB."""
 
 
 def send(data: bytes, call: UnaryCall) -> None:
@@ -53,7 +56,33 @@ async def receive(call: StreamCall) -> None:
     await call.send(sent.SerializeToString())
 
 
+async def publish(call: StreamCall) -> None:
+    """Frames as they come, each parsed and answered."""
+    await call.send(stream_pb2.PublishResponse(status=OK, window_bytes=8 << 20).SerializeToString())
+    while (data := await call.receive()) is not None:
+        request = stream_pb2.PublishRequest.FromString(data)
+        response = stream_pb2.PublishResponse(number=request.number, status=OK, places=[stream_pb2.Place(queue=0)])
+        await call.send(response.SerializeToString())
+
+
+async def consume(call: StreamCall) -> None:
+    """A frame like those that are published for each credit; every settlement is answered."""
+    headers = stream_pb2.BatchHeaders(first_message_id="00000000", body_bytes=[len(BODY)] * FRAME_MESSAGES)
+    data, bodies = headers.SerializeToString(), BODY * FRAME_MESSAGES
+    await call.receive()
+    while (request := await call.receive()) is not None:
+        command = stream_pb2.ConsumeRequest.FromString(request)
+        if command.HasField("settle"):
+            answer = stream_pb2.Settled(number=command.settle.number, status=OK)
+            await call.send(stream_pb2.ConsumeResponse(settled=answer).SerializeToString())
+        else:
+            delivery = stream_pb2.Delivery(lease=stream_pb2.Lease(), headers=data, bodies=bodies, last=True)
+            await call.send(stream_pb2.ConsumeResponse(delivery=delivery).SerializeToString())
+
+
 def open_doors(engine: Engine) -> None:
+    engine.stream(stream_rpc.PUBLISH.path, publish)
+    engine.stream(stream_rpc.CONSUME.path, consume)
     engine.unary(service_rpc.SEND_MESSAGE.path, send)
     engine.unary(service_rpc.ACK_MESSAGE.path, acknowledge)
     engine.stream(service_rpc.RECEIVE_MESSAGE.path, receive)

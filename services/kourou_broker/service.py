@@ -200,7 +200,6 @@ class Broker:
         )
         SettlingDoor(core.definitions, core.clients, core.deliveries, core.journal).open(engine)
         self._open_stream_door(core)
-        self._open_stream_door(core)
         EndingDoor(core.definitions, core.clients, core.transactions).open(engine)
         reached_by = settings.forward_listener or settings.fallback_listener
         forwarder = Forwarder(self._transport, membership.routes, reached_by, settings.name)

@@ -148,7 +148,7 @@ class Lending:
             start = self._fresh_from(queue)
             if start is None:
                 return
-            run = await self._fresh.run(queue, start, batch.room)
+            run = await self._fresh.run(queue, start, min(batch.room, self._pending_room(queue)))
             if run is None or poll.answer.done():
                 return
             if self._fresh_from(queue) != start:
@@ -181,9 +181,11 @@ class Lending:
         """Where fresh messages begin that may be lent now; None if there is none."""
         progress = self.progress(queue)
         start = progress.high if progress is not None else queue.first_offset
-        if start >= queue.next_offset or (progress is not None and len(progress.pending) >= self._context.max_pending):
-            return None
-        return start
+        return start if start < queue.next_offset and self._pending_room(queue) > 0 else None
+
+    def _pending_room(self, queue: Queue) -> int:
+        progress = self.progress(queue)
+        return self._context.max_pending - (len(progress.pending) if progress is not None else 0)
 
     def _lend(self, queue: Queue, poll: Poll, messages: Sequence[StoredMessage], attempt: int, high: int) -> Delivery:
         return self.grant(queue, self._lease(poll, messages, attempt), messages, high)

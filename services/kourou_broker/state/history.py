@@ -315,6 +315,10 @@ def _row(section: Section, stored_ms: int, group: int, bound: int | None = None)
 
 def _runs(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
     """The offsets as ranges, both ends within; small gaps do not part them."""
+    if isinstance(offsets, range):  # of a batch
+        if offsets:
+            yield offsets[0], offsets[-1]
+        return
     first = last = -1
     for offset in sorted(offsets):
         if first < 0:
