@@ -17,10 +17,10 @@ from kourou.client import Client
 from kourou.errors import KourouError, ServerError, check_status
 from kourou.filters import Filter, wire_form
 from kourou.listening import Listening
-from kourou.received import ReceivedMessage
 from kourou.offsets import OFFSETS_FOLDER, OffsetFile
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.received import ReceivedMessage
 from kourou.route import Queue
 from kourou.wire import REQUEST_TIMEOUT_S
 

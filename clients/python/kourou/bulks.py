@@ -38,9 +38,7 @@ async def _send_kinds(lanes: Lanes, messages: Sequence[Message], timeout_s: floa
     together: defaultdict[Kind, list[int]] = defaultdict(list)
     for index, message in enumerate(messages):
         together[kind_of(message)].append(index)
-    puts = [
-        _put(lanes, kind, [messages[index] for index in indexes], timeout_s) for kind, indexes in together.items()
-    ]
+    puts = [_put(lanes, kind, [messages[index] for index in indexes], timeout_s) for kind, indexes in together.items()]
     outcomes: dict[int, Outcome] = {}
     for indexes, parts in zip(together.values(), await asyncio.gather(*puts), strict=True):
         outcomes.update(zip(indexes, chain.from_iterable(parts), strict=True))

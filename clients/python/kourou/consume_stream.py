@@ -1,4 +1,4 @@
-"""The Consume stream of one topic at one broker: credits, deliveries and settlements, over any number of connections."""
+"""The Consume stream of a topic at a broker: credits, deliveries and settlements, over any number of connections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from kourou.transport import BidiCall, RpcError
 
 _log = logging.getLogger(__name__)
 
-_AGAIN = Exponential(initial_s=0.1, max_s=5.0)
+_AGAIN = Exponential(initial_s=0.1, max_s=1.0)
+"""Well within the grace that a broker has for a client whose stream broke."""
 
 Call = BidiCall[stream_pb2.ConsumeRequest, stream_pb2.ConsumeResponse]
 

@@ -34,7 +34,9 @@ class Lane:
     """Messages of one kind, in the order of their arrival. Where order matters, one frame at a time is under way: the
     next one leaves when nothing of the one before can come after it."""
 
-    def __init__(self, kind: Kind, client: Client, outbox: Outbox, memory: Memory, on_idle: Callable[[], object]) -> None:
+    def __init__(
+        self, kind: Kind, client: Client, outbox: Outbox, memory: Memory, on_idle: Callable[[], object]
+    ) -> None:
         """`memory`: what single messages are counted in until their end. `on_idle`: nothing waits or is under way."""
         self._kind = kind
         self._client = client
@@ -185,7 +187,7 @@ class Lane:
 
     async def _apart(self, frame: Frame, error: InvalidRequest) -> Sequence[Outcome]:
         """Some messages are at fault, and the broker stored none: the others must not suffer, and keep their order. By
-        halves, so that one of many is found soon; where order matters by callers, as each means its own to be in order."""
+        halves, so that one of many is found soon; where order matters by callers, as each means its own in order."""
         outcomes: list[Outcome] = [error] * len(frame.messages)
         whole = range(len(frame.messages))
         parts = deque(_by_share(frame) if self._kind.in_order else _halves(whole))

@@ -23,8 +23,8 @@ BatchListener = Callable[[list[ReceivedMessage]], object] | Callable[[list[Recei
 come again, a list of some of them that those are; anything else settles all."""
 
 Heard = Callable[[Sequence[ReceivedMessage], bool | None], None]
-"""Called with messages that the listener was called with, and whether it settled them; with None, if the consumer closed
-before it was called."""
+"""Called with messages that the listener was called with, and whether it settled them; with None, if the consumer
+closed before it was called."""
 
 
 class Listening:

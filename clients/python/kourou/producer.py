@@ -148,6 +148,7 @@ class AsyncProducer:
             raise InvalidArgument(text)
         if message.type is not MessageType.NORMAL:
             raise InvalidArgument(f"a {message.type} message cannot be part of a transaction")
+
         async def begin() -> SendResult:
             future = asyncio.Future[SendResult]()
             lane = self._lanes.for_kind(Kind(message.topic, MessageType.TRANSACTION))

@@ -15,9 +15,9 @@ from kourou.consumption import Consumption
 from kourou.errors import InvalidArgument
 from kourou.filters import Filter
 from kourou.listening import BatchListener, Listener, Listening
-from kourou.received import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2.service_pb2 import TelemetryCommand
+from kourou.received import ReceivedMessage
 from kourou.settlement import Settler
 from kourou.simple_consumer import checked_subscriptions
 from kourou.streamed import StreamedQueues

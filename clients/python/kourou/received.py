@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
 from kourou.batch import Columns, time_of_ms
 from kourou.errors import CorruptMessage
 from kourou.leases import Lent

@@ -22,9 +22,9 @@ from kourou.errors import (
     TooManyRequests,
     error_of_status,
 )
-from kourou.received import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.received import ReceivedMessage
 from kourou.room import Room
 from kourou.settling import Asked
 from kourou.wire import Wire
@@ -92,8 +92,8 @@ class _Ack:
 
 
 class Settler:
-    """Settles for as long as it takes: a message that is not settled stays with this client while it lives. A message is
-    settled by the door that it came through."""
+    """Settles for as long as it takes: a message that is not settled stays with this client while it lives. It goes
+    through the door that the message came through."""
 
     def __init__(self, wire: Wire, group: str) -> None:
         self._wire = wire

@@ -26,9 +26,9 @@ from kourou.errors import (
     TimeoutExceeded,
 )
 from kourou.filters import Filter, filter_fault
-from kourou.received import ReceivedMessage
 from kourou.names import topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.received import ReceivedMessage
 from kourou.receiving import Poll, new_attempt_id, receive
 from kourou.route import Queue
 from kourou.settlement import MAX_ACK_COUNT, acknowledge, change_invisible_duration

@@ -19,10 +19,10 @@ from kourou.listening import BatchListener, Listener
 from kourou.lite_consumers import AsyncLitePushConsumer, AsyncLiteSimpleConsumer
 from kourou.lite_topics import LiteStart, OnLost
 from kourou.message import Message
-from kourou.received import ReceivedMessage
-from kourou.results import SendResult
 from kourou.producer import MAX_WAITING_BYTES, SEND_TIMEOUT_S, AsyncProducer
 from kourou.push_consumer import CLOSE_GRACE_S, CONCURRENCY, MAX_CACHED_BYTES, MAX_CACHED_COUNT, AsyncPushConsumer
+from kourou.received import ReceivedMessage
+from kourou.results import SendResult
 from kourou.simple_consumer import INVISIBLE_DURATION_S, MAX_MESSAGES, WAIT_S, AsyncSimpleConsumer, Receiver
 from kourou.transactions import AsyncTransaction, TransactionChecker
 
@@ -252,7 +252,7 @@ class _Pushing(Generic[P]):
 
 
 class PushConsumer(_Pushing[AsyncPushConsumer]):
-    """Calls a listener with each message, or with many, in threads; a coroutine function on the event loop of the clients."""
+    """Calls a listener in threads with each message, or with many; a coroutine function on the clients' event loop."""
 
     def __init__(
         self,

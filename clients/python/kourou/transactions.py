@@ -18,10 +18,10 @@ from kourou.backoff import Exponential
 from kourou.callbacks import FAULTS, Callback, is_cancelled
 from kourou.client import Client
 from kourou.errors import PASSING, ConnectionFailed, KourouError
-from kourou.received import ReceivedMessage
-from kourou.results import SendResult
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.received import ReceivedMessage
+from kourou.results import SendResult
 
 _log = logging.getLogger(__name__)
 

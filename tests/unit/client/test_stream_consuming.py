@@ -103,7 +103,9 @@ async def test_what_the_listener_fails_on_comes_again_after_the_groups_backoff()
             await until(lambda: len(one(c).settled_offsets["acknowledged"]) == 8)
             await until(lambda: len(one(c).settled_offsets["again_after"]) == 2)
         assert sorted(one(c).settled_offsets["again_after"]) == [3, 5]
-        delays = [s.again_after.seconds for settle in one(c).settles for s in settle.settlements if s.again_after.seconds]
+        delays = [
+            s.again_after.seconds for settle in one(c).settles for s in settle.settlements if s.again_after.seconds
+        ]
         assert delays == [5, 5]
 
 
@@ -154,19 +156,18 @@ async def test_the_pipe_never_runs_dry_and_the_cache_is_bounded():
     async def listener(message: ReceivedMessage) -> None:
         await gate.wait()
 
-    async with stream_cluster() as c:
-        async with AsyncPushConsumer("g", {"t": "*"}, listener, c.namesrv, max_cached_count=40):
-            await until(lambda: len(one(c).credits) == 3)
-            assert one(c).credits[0].HasField("wait")
-            assert [credit.HasField("wait") for credit in one(c).credits[1:]] == [False, False]
-            assert {credit.messages for credit in one(c).credits} == {10}
-            for base in range(0, 200, 10):
-                await one(c).deliver("t", batch(10, base))
-            await until(lambda: len(one(c).batches["t"]) <= 20 - 4)
-            await asyncio.sleep(0.05)
-            assert 20 - len(one(c).batches["t"]) in (4, 5, 6), "the limit, and the two credits that may be out"
-            gate.set()
-            await until(lambda: len(one(c).settled_offsets["acknowledged"]) == 200)
+    async with stream_cluster() as c, AsyncPushConsumer("g", {"t": "*"}, listener, c.namesrv, max_cached_count=40):
+        await until(lambda: len(one(c).credits) == 3)
+        assert one(c).credits[0].HasField("wait")
+        assert [credit.HasField("wait") for credit in one(c).credits[1:]] == [False, False]
+        assert {credit.messages for credit in one(c).credits} == {10}
+        for base in range(0, 200, 10):
+            await one(c).deliver("t", batch(10, base))
+        await until(lambda: len(one(c).batches["t"]) <= 20 - 4)
+        await asyncio.sleep(0.05)
+        assert 20 - len(one(c).batches["t"]) in (4, 5, 6), "the limit, and the two credits that may be out"
+        gate.set()
+        await until(lambda: len(one(c).settled_offsets["acknowledged"]) == 200)
 
 
 async def test_after_a_reconnect_what_is_still_worked_on_is_held_and_settled_there():
@@ -304,5 +305,3 @@ async def test_closing_settles_what_was_heard_and_leaves_the_rest():
         await closing
         assert sorted(one(c).settled_offsets["acknowledged"]) == [0, 1]
         assert len(one(c).goodbyes) == 1
-
-
