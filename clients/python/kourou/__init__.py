@@ -44,10 +44,12 @@ from kourou.errors import (
 from kourou.filters import Sql
 from kourou.lite_consumers import AsyncLitePushConsumer, AsyncLiteSimpleConsumer
 from kourou.lite_topics import Tail
-from kourou.message import Message, MessageType, ReceivedMessage, SendResult
+from kourou.message import Message, MessageType
 from kourou.message_id import OffsetMessageId
 from kourou.producer import AsyncProducer
 from kourou.push_consumer import AsyncPushConsumer
+from kourou.received import ReceivedMessage
+from kourou.results import SendResult
 from kourou.simple_consumer import AsyncSimpleConsumer
 from kourou.sync import LitePushConsumer, LiteSimpleConsumer, Producer, PushConsumer, SimpleConsumer, Transaction
 from kourou.transactions import AsyncTransaction, TransactionResolution

@@ -17,10 +17,10 @@ from kourou.client import Client
 from kourou.errors import KourouError, ServerError, check_status
 from kourou.filters import Filter, wire_form
 from kourou.listening import Listening
-from kourou.message import ReceivedMessage
 from kourou.offsets import OFFSETS_FOLDER, OffsetFile
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.received import ReceivedMessage
 from kourou.route import Queue
 from kourou.wire import REQUEST_TIMEOUT_S
 
@@ -86,7 +86,7 @@ class BroadcastQueues:
             task.cancel()
         await asyncio.gather(*self._keepers, *idle, return_exceptions=True)
 
-    async def settle(self) -> None:
+    async def close(self) -> None:
         """When the listener has ended: the progress is written."""
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(self._writer, self._offsets.close)
@@ -131,7 +131,7 @@ class BroadcastQueues:
     async def _pull(self, queue: Queue) -> None:
         failures = 0
         while not self._stopping:
-            await self._listening.room()
+            await self._listening.cache.wait()
             try:
                 await self._pull_once(queue)
                 failures = 0
@@ -166,16 +166,16 @@ class BroadcastQueues:
         if not messages:
             return None
         self._hearing.add(queue)
-        for message in messages:
-            self._listening.take(message)
-        heard = [self._listening.hear(message) for message in messages]
+        size_bytes = sum(message.size_bytes for message in messages)
+        self._listening.cache.take(len(messages), size_bytes)
+        portions = self._listening.portions(messages)
+        heard = [self._listening.hear(portion) for portion in portions]
         try:
             await asyncio.wait(heard)
         finally:
             self._hearing.discard(queue)
-            for message in messages:
-                self._listening.release(message)
-        return next((message for message, done in zip(messages, heard, strict=True) if done.cancelled()), None)
+            self._listening.cache.release(len(messages), size_bytes)
+        return next((portion[0] for portion, done in zip(portions, heard, strict=True) if done.cancelled()), None)
 
     async def _ask(self, queue: Queue, offset: int) -> tuple[list[ReceivedMessage], int]:
         prescribed = self._client.session.broker_settings
