@@ -63,6 +63,7 @@ class World:
         """Goes on and on, also when the broker is down."""
         while not self.over:
             try:
+                self.ledger.counts["steps"] += 1
                 await step()
             except (BrokerDown, DiskFull):
                 await self.pause(1.0)
@@ -408,7 +409,7 @@ class Consumer:
         finally:
             ledger.claim_ends(group, claim)
         if answer.status.code == Code.OK:
-            ledger.settled(group, claim, "forwarded")
+            ledger.settled(group, claim, "dead-lettered")
         else:
             check_status(answer.status, Code.INVALID_RECEIPT_HANDLE, Code.FORBIDDEN)
             if answer.status.code == Code.INVALID_RECEIPT_HANDLE:

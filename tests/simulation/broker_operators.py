@@ -10,6 +10,7 @@ from tests.simulation.broker_clients import Code, Consumer, DiskFull, World, che
 from tests.simulation.cluster import group_definition, topic_definition
 from tests.simulation.direct import BrokerDown
 from tests.simulation.ledger import GroupView
+from tests.simulation.stories import Stories
 
 _QUIET_S = 70.0
 """No lease of a client that is gone lives longer: 60 s of silence, and some for the sweep."""
@@ -181,6 +182,7 @@ class Auditor:
         for group in world.groups:
             world.ledger.check_fates(group, first_offsets, list(world.topics))
             await self._check_nothing_waits(group)
+        await Stories(world, first_offsets).check()
 
     async def first_offsets(self) -> dict[tuple[str, int], int]:
         answer = await self._world.doors.call(

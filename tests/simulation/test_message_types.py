@@ -106,7 +106,9 @@ def test_each_message_ends_as_its_type_promises(first: int) -> None:
         except BaseException:
             print(f"failed with --seed {seed}")
             raise
-    for what in ("held", "recalled", "committed", "asked", "withdrawn", "came when it was time", "consumed"):
+    assert total["steps"] > 1000, "so few steps show nothing"
+    told = [f"told: {fate}" for fate in ("consumed", "dead-lettered", "recalled", "rolled back")]
+    for what in ("held", "recalled", "committed", "asked", "withdrawn", "came when it was time", "consumed", *told):
         assert total[what], f"nothing was {what}: this test shows nothing"
 
 

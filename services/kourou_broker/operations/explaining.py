@@ -160,10 +160,10 @@ class Explaining:
         told = history.groups.get(group.id)
         if told is None or (not told.events and told.ending == Ending.WAITING):
             progress = self._state.progress.get((group.id, queue.topic.id, queue.id))
-            if progress is not None and offset < progress.high and offset not in progress.pending:
-                if history.expired is not None:
-                    return GroupStory(group.name, Ending.EXPIRED, [Told(history.expired)])
-                return GroupStory(group.name, None)
+            high = progress.high if progress is not None else queue.first_offset
+            if offset < high and (progress is None or offset not in progress.pending):
+                expired = [Told(history.expired)] if history.expired is not None else []
+                return GroupStory(group.name, Ending.EXPIRED if expired or progress is None else None, expired)
             return GroupStory(group.name, Ending.WAITING, waits_for=self._waiting.why(group, queue, offset, None))
         group_story = GroupStory(group.name, told.ending, await self._events(told, group.name, queue.topic, located))
         if told.ending == Ending.WAITING:

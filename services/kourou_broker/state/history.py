@@ -75,6 +75,8 @@ class GroupHistory:
     """The message in one group. It is fresh until a lease moves past it, then pending or settled."""
 
     group: int
+    is_known: bool
+    """Else it may have been settled before the first event."""
     ending: Ending = Ending.WAITING
     events: list[Event] = field(default_factory=list[Event])
     lease: Event | None = None
@@ -148,7 +150,7 @@ class MessageHistory:
     """What happened to the message at one offset of a queue since it was stored, group by group.
 
     is_whole: False if records of its beginning may be gone: then a message may be settled that was never lent, and
-    nothing is concluded from a group's moving past it.
+    nothing is concluded from a group's moving past it, until an offset is set that makes the message fresh.
     """
 
     def __init__(self, offset: int, *, is_whole: bool = True) -> None:
@@ -188,12 +190,12 @@ class MessageHistory:
         if group.ending != Ending.WAITING:
             return False
         if row.kind == Kind.LEASE:
-            return row.bound is None or (row.bound > self.offset and group.fresh and self._is_whole)
-        return group.lease is not None or not self._is_whole
+            return row.bound is None or (row.bound > self.offset and group.fresh and group.is_known)
+        return group.lease is not None or not group.is_known
 
     def _joining(self, group: int) -> GroupHistory:
         """A group begins where the queue begins."""
-        joining = GroupHistory(group)
+        joining = GroupHistory(group, self._is_whole)
         if self.expired is not None:
             joining.add(self.expired, Ending.EXPIRED)
         return joining
@@ -209,7 +211,7 @@ class MessageHistory:
         if group.ending != Ending.WAITING:
             return
         if self.offset not in lease.offsets:
-            if group.fresh and high > self.offset and self._is_whole:
+            if group.fresh and high > self.offset and group.is_known:
                 group.add(Event(What.FILTERED, row.stored_ms, row.position, client_id=lease.client_id), Ending.FILTERED)
             return
         event = Event(
@@ -235,24 +237,27 @@ class MessageHistory:
         to = row.bound or 0
         event = Event(What.OFFSET_SET, row.stored_ms, row.position, offset=to)
         if to > self.offset and group.ending == Ending.WAITING:
-            if self._is_whole or group.lease is not None:
+            if group.is_known or group.lease is not None:
                 group.add(event, Ending.SKIPPED)
-        elif to <= self.offset and not group.fresh:
+        elif to <= self.offset and not (group.fresh and group.is_known):
             group.add(event, Ending.WAITING)
+            group.is_known = True
 
     def _resend(self, group: GroupHistory, row: Row) -> None:
         """It is due, as if it had never been tried."""
-        if group.ending != Ending.WAITING or not self._is_whole:
+        if group.ending != Ending.WAITING or not group.is_known:
             event = Event(What.RESENT, row.stored_ms, row.position)
             group.add(event, Ending.WAITING, event)
 
     def _trim(self, row: Row) -> None:
-        if (row.bound or 0) <= self.offset or self.expired is not None or not self._is_whole:
-            return  # what outlives its segment was copied for those who hold it
-        self.expired = Event(What.EXPIRED, row.stored_ms, row.position)
-        for group in self.groups.values():
-            if group.fresh:
-                group.add(self.expired, Ending.EXPIRED)
+        if (row.bound or 0) <= self.offset or self.expired is not None:
+            return
+        event = Event(What.EXPIRED, row.stored_ms, row.position)
+        if self._is_whole:
+            self.expired = event
+        for group in self.groups.values():  # for those who hold it, it was copied
+            if group.fresh and group.is_known:
+                group.add(event, Ending.EXPIRED)
 
 
 class HeldHistory:
