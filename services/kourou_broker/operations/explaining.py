@@ -142,8 +142,8 @@ class Explaining:
         deleted = [told for told in history.groups.values() if told.group not in self._state.groups_by_id]
         groups += [await self._deleted(told, queue, life[0]) for told in deleted]
         groups.sort(key=lambda group: group.group)
-        events = [story.stored(life[0]), *([Told(history.resent)] if history.resent is not None else [])]
-        return Story(life[0], events, groups, places=_places(life))
+        later = story.tell(event for event in (history.resent, history.gone) if event is not None)
+        return Story(life[0], [story.stored(life[0]), *later], groups, places=_places(life))
 
     async def _held(self, life: Sequence[Located]) -> Story:
         located = life[0]
@@ -162,7 +162,7 @@ class Explaining:
             progress = self._state.progress.get((group.id, queue.topic.id, queue.id))
             high = progress.high if progress is not None else queue.first_offset
             if offset < high and (progress is None or offset not in progress.pending):
-                expired = [Told(history.expired)] if history.expired is not None else []
+                expired = story.tell([history.expired]) if history.expired is not None else []
                 return GroupStory(group.name, Ending.EXPIRED if expired or progress is None else None, expired)
             return GroupStory(group.name, Ending.WAITING, waits_for=self._waiting.why(group, queue, offset, None))
         group_story = GroupStory(group.name, told.ending, await self._events(told, group.name, queue.topic, located))

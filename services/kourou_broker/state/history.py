@@ -68,6 +68,8 @@ class Event:
     """Of OFFSET_SET: where to."""
     given_up: bool = False
     """Of ROLLED_BACK: the broker did it, since no producer answered."""
+    with_lite_topic: bool = False
+    """Of EXPIRED: not by retention."""
 
 
 @dataclass(slots=True)
@@ -119,6 +121,8 @@ class Historian:
             case Kind.TRIM:
                 for topic, queue, first in records.read_trim(section)[1]:
                     self.index.sweep(topic, queue, _row(section, stored_ms, NO_GROUP, first))
+            case Kind.LITE_TOPIC if section.type:
+                self.index.sweep(section.topic, section.queue, _row(section, stored_ms, NO_GROUP))
             case Kind.FIRED | Kind.RECALLED | Kind.TRANSACTION_END | Kind.TRANSACTION_CHECKED:
                 row = _row(section, stored_ms, NO_GROUP)
                 for position in {position for position, _index in _origins(section)}:
@@ -161,12 +165,19 @@ class MessageHistory:
         """Retention took it from all groups that had not come so far."""
         self.resent: Event | None = None
         """Of a dead letter: it was given back."""
+        self.gone: Event | None = None
+        """Its lite topic went, and left the queue and the run of its offsets to another one."""
         self._last = -1
 
     def feed(self, row: Row, read: Callable[[], Section | None]) -> None:
         """What the index says comes next; `read` gives the record itself, None if it is there no more."""
+        if self.gone is not None:
+            return
         if row.kind == Kind.TRIM:
             self._trim(row)
+            return
+        if row.kind == Kind.LITE_TOPIC:
+            self._go(row)
             return
         if row.kind == Kind.RESENT and row.group == NO_GROUP:
             self.resent = Event(What.RESENT, row.stored_ms, row.position)
@@ -248,6 +259,15 @@ class MessageHistory:
         if group.ending != Ending.WAITING or not group.is_known:
             event = Event(What.RESENT, row.stored_ms, row.position)
             group.add(event, Ending.WAITING, event)
+
+    def _go(self, row: Row) -> None:
+        """The lite topic is no more, and nobody holds anything of it."""
+        self.gone = Event(What.EXPIRED, row.stored_ms, row.position, with_lite_topic=True)
+        if self._is_whole and self.expired is None:
+            self.expired = self.gone
+        for group in self.groups.values():
+            if group.ending == Ending.WAITING:
+                group.add(self.gone, Ending.EXPIRED)
 
     def _trim(self, row: Row) -> None:
         if (row.bound or 0) <= self.offset or self.expired is not None:
