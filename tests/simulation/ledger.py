@@ -54,6 +54,8 @@ class GroupView:
     name: str
     max_attempts: int
     tags: frozenset[str] | None = None
+    lite: bool = False
+    """It reads lite topics, and nothing else."""
     settled: dict[Place, str] = field(default_factory=dict[Place, str])
     maybe_settled: set[Place] = field(default_factory=set[Place])
     holds: dict[Place, Hold] = field(default_factory=dict[Place, Hold])
@@ -273,6 +275,21 @@ class Ledger:
         for place in [place for place in group.settled if place[:2] == (topic, queue) and place.offset >= offset]:
             del group.settled[place]
             group.in_doubt.add(place)
+
+    def resend_begins(self, group: GroupView, places: list[Place]) -> None:
+        """Dead letters are given back: how their messages end is open again."""
+        group.reset_letters = True
+        for place in places:
+            group.resets[place.topic, place.queue] += 1
+            group.settled.pop(place, None)
+            group.maybe_settled.add(place)
+
+    def resend_ends(self, group: GroupView, places: list[Place]) -> None:
+        for place in places:
+            group.resets[place.topic, place.queue] += 1
+            group.settled.pop(place, None)
+            if place in group.holds:
+                group.holds[place].void = True
 
     # Dead letters
 

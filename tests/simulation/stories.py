@@ -64,6 +64,9 @@ class Stories:
         told = {group.group.name: group for group in story.groups}
         assert len(told) == len(story.groups), f"{message.id} has two fates in one group: {story}"
         for group in self._world.groups:
+            if message.topic not in self._world.topics_of(group):
+                assert group.name not in told, f"{group.name} cannot read {message.topic}: {story}"
+                continue
             possible = self._world.ledger.fates(group, message, place, self._first_offsets)
             fate = FATES.get(told[group.name].fate, "")
             assert fate in possible or self._is_forgotten(place, told[group.name]), (

@@ -122,8 +122,10 @@ def facts(state: State) -> dict[str, Any]:
                         {at: (c.position, c.length) for at, c in queue.carried.items()},
                         queue.resent and (queue.resent.below, sorted(queue.resent.offsets)),
                     )
-                    for queue in topic.queues
+                    for queue in topic.all_queues()
                 ],
+                topic.lite
+                and {lite.name: (lite.queue.id, lite.last_stored_ms) for lite in topic.lite.by_name.values()},
             )
             for topic in state.topics.values()
         },

@@ -85,7 +85,7 @@ class Admin:
 
     async def ask(self, method: Any, request: Any) -> None:
         """It is answered with a code of its own, or goes on until the caller has enough."""
-        call = self.engine.call if isinstance(method, UnaryMethod) else self.engine.stream_call
+        call: Any = self.engine.call if isinstance(method, UnaryMethod) else self.engine.stream_call
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 answers = await call(method, request, {})
