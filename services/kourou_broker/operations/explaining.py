@@ -1,6 +1,5 @@
 """The life of a message, told from the log's own records and from what the broker knows at this moment."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,8 +26,6 @@ from kourou_broker.state.timers import Place
 from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
-_PREPARE_AFTER_S = 2.0
-"""A start has more urgent things to do."""
 _MAX_PLACES = 64
 """Of one message id: more were hardly sent by one producer."""
 
@@ -94,7 +91,6 @@ class Explaining:
         In a log of one segment it would not wait long, and the process that searches would be started for nothing.
         """
         if len(self._log.segments()) > 1:
-            await asyncio.sleep(_PREPARE_AFTER_S)
             try:
                 await self._lookup.prepare()
                 await self._histories.of(0, 0, 0, self._log.next_position)  # it reads the active segment only
