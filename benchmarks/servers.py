@@ -124,8 +124,9 @@ class Cluster:
         self.broker = Broker(folder, brokers_listener, core=core)
         self._stack.callback(lambda: self.broker.process.stop())
         self.admin: Process | None = None
+        self.admin_address = f"127.0.0.1:{free_port()}"
         if admin:
-            flags = (*METRICS, "--listen", f"127.0.0.1:{free_port()}", "--namesrv", self.access_point)
+            flags = (*METRICS, "--listen", self.admin_address, "--namesrv", self.access_point)
             self.admin = self._stack.enter_context(Process.python("kourou_admin", *flags, log=log, core=core))
 
     def __enter__(self) -> "Cluster":

@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -23,7 +22,7 @@ from kourou.protocol.kourou.log.v1 import record_pb2
 from tests.simulation.broker_cluster import BrokerMachine, seeded
 from tests.simulation.cluster import group_definition, topic_definition
 from tests.simulation.namesrv_cluster import CLIENTS_PORT, SimulatedNamesrv
-from tests.simulation.network import Network
+from tests.simulation.network import Network, resolve_within
 from tests.simulation.time import simulate
 
 DOORS: tuple[Door, ...] = get_args(Door)
@@ -159,7 +158,7 @@ def _place(message: ReceivedMessage) -> Place:
 
 async def run(seed: int, door: Door) -> Counter[str]:
     cluster = Cluster(seed, door)
-    _resolve_within(cluster.network)
+    resolve_within(cluster.network)
     await cluster.start()
     producers = [cluster.produce(f"producer-{number}") for number in (1, 2)]
     consumers = [
@@ -177,17 +176,6 @@ async def run(seed: int, door: Door) -> Counter[str]:
     cluster.counts["confirmed"] = len(cluster.confirmed)
     assert len(cluster.confirmed) > 20
     return cluster.counts
-
-
-def _resolve_within(network: Network) -> None:
-    """Hosts are the names of machines: the network resolves them, not the system."""
-    loop = asyncio.get_running_loop()
-
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-        found = await network.resolve(host, port)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", tuple(each.rsplit(":", 1))) for each in found]
-
-    loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
 
 
 async def _until(condition: Callable[[], bool | Awaitable[bool]], within_s: float, what: Callable[[], Any]) -> None:
