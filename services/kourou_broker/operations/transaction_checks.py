@@ -26,6 +26,8 @@ _AT_A_TIME = 64
 """Transactions; then producers get some time to answer."""
 _PAUSE_S = 0.1
 _LOOK_FOR_PRODUCERS_S = 1.0
+_STARTING_MS = 1000
+"""A producer that came is not asked sooner: the official Python client drops a question while it is starting."""
 _LONGEST_WAIT_S = 10.0
 """The wall clock may be set: then what was not due is."""
 _COMPACT_FROM = 1024
@@ -98,17 +100,17 @@ class TransactionChecks:
                 pass
 
     async def _see_who_came(self) -> None:
-        """Where there is a producer again, what waited for one is due at once."""
+        """Where there is a producer again, what waited for one is due soon."""
         came = {topic for topic in self._without_producers if self._producers(topic)}
         self._without_producers = {
             topic for topic in self._without_producers - came if topic in self._state.topics_by_id
         }
         if came:
+            soon_ms = self._clock.now_ms() + _STARTING_MS
             entries, self._heap = self._heap, []
             async for entry in in_slices(entries):
-                half = self._half(entry)
-                if half is not None:
-                    self._push(self._due_ms(half) if entry.topic in came else entry.at_ms, *entry[1:])
+                if self._half(entry) is not None:
+                    self._push(min(entry.at_ms, soon_ms) if entry.topic in came else entry.at_ms, *entry[1:])
 
     async def _check_some(self) -> None:
         now_ms = self._clock.now_ms()
