@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pytest
 
@@ -71,13 +72,17 @@ class Program:
             return f"tests/compat/{self.name}: {' '.join(self.build)} failed:\n{done.stdout}", True
         return None
 
+    def is_there(self) -> bool:
+        """Builds it; False where its tools are missing and not required."""
+        fault = self._fault()
+        if fault is not None and fault[1]:
+            pytest.fail(fault[0], pytrace=False)
+        return fault is None
+
     def require(self) -> None:
         """Builds it. Skips the test when its tools are missing and not required."""
-        if fault := self._fault():
-            reason, failed = fault
-            if failed:
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
+        if not self.is_there():
+            pytest.skip(f"the tools for tests/compat/{self.name} are missing")
 
 
 PYTHON = Program("python", tls=False, command=[sys.executable, "-m", "tests.compat.python.main"])
@@ -162,9 +167,9 @@ class Run:
 
 
 class Host:
-    """A program that runs."""
+    """A program that runs, until it is killed."""
 
-    def __init__(self, program: Program, home: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, program: Program, home: Path, variables: Mapping[str, str] | None = None) -> None:
         self.program = program
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
@@ -174,13 +179,21 @@ class Host:
             self._process = subprocess.Popen(
                 [part.format(home=home) for part in program.command],
                 cwd=ROOT,
-                env=environment() | {"HOME": str(home), **variables},
+                env=environment() | {"HOME": str(home), **(variables or {})},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 encoding="utf-8",
             )
         threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
 
     def begin(self, command: str, endpoints: str, arguments: Mapping[str, Any]) -> Run:
         number = next(self._numbers)
