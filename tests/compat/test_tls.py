@@ -1,4 +1,4 @@
-"""An official client over TLS, in its default form, while certificates are renewed."""
+"""Official clients over TLS: while certificates are renewed, and one that is told to use it."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.operator_client import Operator
 from tests.cluster.waiting import eventually
 from tests.compat.conftest import NewHost
-from tests.compat.official import JAVA, Client, messages
+from tests.compat.official import JAVA, PYTHON, Client, messages
 
 
 async def test_java_goes_on_when_certificates_are_renewed(
@@ -39,6 +39,17 @@ async def test_java_goes_on_when_certificates_are_renewed(
         await listener.until_heard(21)
         assert not producer.of("refused")
     assert len({each["id"] for each in listener.heard}) == 21
+
+
+async def test_python_listens_over_tls(host_of: NewHost, cluster: Cluster, operator: Operator, name: str) -> None:
+    """It believes the CA that its environment names; its consumers ask the access point and brokers."""
+    client = Client(host_of(PYTHON), cluster, name)
+    await operator.create_topic(name)
+    await operator.create_group(name)
+    async with client.listening(tls=True) as listener:
+        sent = await client.send(messages(*map(str, range(20))), tls=True)
+        heard = await listener.until_heard(20)
+    assert {each["id"] for each in heard} == {each["id"] for each in sent}
 
 
 async def _shows(address: str, wanted: str) -> bool:
