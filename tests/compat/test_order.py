@@ -90,7 +90,7 @@ async def test_higher_priorities_come_first(client: Client, operator: Operator, 
     await client.send([made for level in (0, 2, 1, 9, 1, 0) for made in messages(f"p{level}", priority=level)])
 
     async def heard() -> list[Told]:
-        async with client.listening(group=f"{name}-push") as listener:
+        async with client.listening(group=f"{name}-push", alone=True) as listener:
             return await listener.until_heard(6)
 
     for came in await asyncio.gather(client.receive(6, group=f"{name}-simple"), heard()):

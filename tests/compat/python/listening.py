@@ -13,7 +13,7 @@ def listen(endpoints: str, arguments: Arguments, orders: Orders, results: Result
     """Consumes "topic" as a member of "group" until it is to stop; with "lite_topics" (a list) those of them, and
     orders to "subscribe" or "unsubscribe" change what they are. The listener fails on the first attempt of what begins
     with "bad", and always on what begins with "dead", until it is "mended". With "hangs" it never returns from what
-    begins with "hang"."""
+    begins with "hang". With "alone" one thread calls it, else many."""
     listener = _Listener(results, "hangs" in arguments)
     tls = arguments.get("tls", False)
     where, group = configuration(endpoints), arguments["group"]
@@ -21,7 +21,8 @@ def listen(endpoints: str, arguments: Arguments, orders: Orders, results: Result
     if "lite_topics" in arguments:
         consumer = LitePushConsumer(where, group, arguments["topic"], listener, tls_enable=tls)
     else:
-        consumer = PushConsumer(where, group, listener, subscription(arguments), tls_enable=tls)
+        threads = {"consumption_thread_count": 1} if "alone" in arguments else {}
+        consumer = PushConsumer(where, group, listener, subscription(arguments), tls_enable=tls, **threads)
     try:
         consumer.startup()
     except Exception as problem:

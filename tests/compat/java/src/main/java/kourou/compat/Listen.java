@@ -16,9 +16,12 @@ import org.apache.rocketmq.client.apis.message.MessageView;
 /**
  * Consumes "topic" as a member of "group" until it is to stop; with "lite_topics" (a list) those of them, and orders to
  * "subscribe" or "unsubscribe" change what they are. The listener fails on the first attempt of what begins with "bad", and
- * always on what begins with "dead", until it is "mended". With "hangs" it never returns from what begins with "hang".
+ * always on what begins with "dead", until it is "mended". With "hangs" it never returns from what begins with "hang". With
+ * "alone" one thread calls it, else many.
  */
 final class Listen implements Command {
+    private static final int THREADS = 20; // the client's own default
+
     @Override
     public void run(Arguments arguments, Orders orders, Results results) throws Exception {
         AtomicBoolean mended = new AtomicBoolean();
@@ -58,6 +61,7 @@ final class Listen implements Command {
                 .setConsumerGroup(arguments.text("group"))
                 .setSubscriptionExpressions(arguments.subscription())
                 .setMessageListener(listener)
+                .setConsumptionThreadCount(arguments.has("alone") ? 1 : THREADS)
                 .build();
     }
 
