@@ -46,6 +46,10 @@ class Operator:
     async def ask_admin(self, method: UnaryMethod[Q, A], request: Q) -> A:
         return await self.ask(self._system.admin_address, method, request)
 
+    @property
+    def broker_addresses(self) -> Sequence[str]:
+        return self._system.broker_addresses
+
     async def create_topic(
         self, name: str, queues: int = 4, message_type: v2.MessageType = v2.NORMAL, brokers: Sequence[str] = ()
     ) -> str:

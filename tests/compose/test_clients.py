@@ -3,14 +3,12 @@
 import asyncio
 import json
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from kourou import AsyncProducer, Message
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.cluster.operator_client import Operator
-from tests.compat.official import GO, JAVA, Program
-from tests.compat.test_official_client import Official
+from tests.compat.official import GO, JAVA, PYTHON, Client, Host, Program, bodies, messages
 from tests.compose.stack import BROKERS, Stack
 from tests.stubs.languages import GO as GO_STUB
 from tests.stubs.stub import build, by_id
@@ -52,16 +50,12 @@ async def test_clients_in_containers_and_on_the_host_at_once(
     for sender in senders:
         await operator.create_group(f"{name}-{sender}")
     total = COUNT * len(senders)
-    official = Official(stack, tmp_path)
 
     def arguments(sender: str) -> list[str]:
         return [name, f"{name}-{sender}", sender, str(COUNT), str(total)]
 
     async def by_official() -> Iterable[str]:
-        messages = [{"body": f"official {number}".encode().hex()} for number in range(COUNT)]
-        await official.run("send", topic=name, messages=messages)
-        received = await official.run("receive", group=f"{name}-official", topic=name, count=total, patience=30)
-        return [bytes.fromhex(message["body"]).decode() for message in received]
+        return await _exchange(PYTHON, "official", stack, tmp_path, name, total)
 
     async def on_host(sender: str) -> Iterable[str]:
         env = {"KOUROU_NAMESRV": senders[sender]}
@@ -72,8 +66,8 @@ async def test_clients_in_containers_and_on_the_host_at_once(
 
     everything = sorted(f"{sender} {number}" for sender in senders for number in range(COUNT))
     received = await asyncio.gather(on_host("first"), on_host("second"), inside(), by_official())
-    for sender, bodies in zip(("first", "second", "inside", "official"), received, strict=True):
-        assert sorted(bodies) == everything, f"what came to {sender}"
+    for sender, came in zip(("first", "second", "inside", "official"), received, strict=True):
+        assert sorted(came) == everything, f"what came to {sender}"
 
 
 async def test_clients_with_tls_in_containers_and_on_the_host_at_once(
@@ -98,17 +92,12 @@ async def test_clients_with_tls_in_containers_and_on_the_host_at_once(
         return json.loads(await asyncio.to_thread(run, EXCHANGE, *arguments, env=ours[sender]))
 
     async def by_official(program: Program) -> Iterable[str]:
-        messages = [{"body": f"{program.name} {number}".encode().hex()} for number in range(COUNT)]
-        run = partial(program.run, tmp_path, endpoints=stack.tls_namesrv, topic=name)
-        await asyncio.to_thread(run, "send", messages=messages)
-        group = f"{name}-{program.name}"
-        received = await asyncio.to_thread(run, "receive", group=group, count=total, patience=30)
-        return [bytes.fromhex(message["body"]).decode() for message in received]
+        return await _exchange(program, program.name, stack, tmp_path, name, total)
 
     everything = sorted(f"{sender} {number}" for sender in senders for number in range(COUNT))
     received = await asyncio.gather(*map(by_ours, ours), *map(by_official, programs))
-    for sender, bodies in zip(senders, received, strict=True):
-        assert sorted(bodies) == everything, f"what came to {sender}"
+    for sender, came in zip(senders, received, strict=True):
+        assert sorted(came) == everything, f"what came to {sender}"
 
 
 def test_a_program_made_from_the_proto_files(stack: Stack, name: str) -> None:
@@ -135,6 +124,14 @@ async def test_each_access_point_names_addresses_that_its_clients_reach(
             route = await producer._client.routes.get(name)  # pyright: ignore[reportPrivateUsage]
             assert route.addresses == {"127.0.0.1:10921", "127.0.0.1:10922"}
             await producer.send(Message(name, b"from outside"))
+
+
+async def _exchange(program: Program, sender: str, stack: Stack, home: Path, topic: str, total: int) -> list[str]:
+    """What an official client receives after it has sent its own messages."""
+    with Host(program, home / program.name) as host:
+        client = Client(host, stack, topic)
+        await client.send(messages(*(f"{sender} {number}" for number in range(COUNT))))
+        return bodies(await client.receive(total, polls=30, group=f"{topic}-{sender}"))
 
 
 def _addresses(route: Iterable[v2.MessageQueue]) -> set[str]:
