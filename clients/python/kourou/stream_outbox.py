@@ -24,6 +24,7 @@ class StreamOutbox:
         self._wire = wire
         self._compression: Compression | None = compression
         self._streams: dict[str, PublishStream] = {}
+        wire.on_reconnect.append(self._reconnect)
 
     def limits(self, address: str) -> Limits:
         return _LIMITS
@@ -45,3 +46,7 @@ class StreamOutbox:
     async def close(self) -> None:
         for stream in self._streams.values():
             await stream.close()
+
+    def _reconnect(self, address: str) -> None:
+        if address in self._streams:
+            self._streams[address].leave()
