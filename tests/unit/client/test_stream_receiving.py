@@ -170,6 +170,27 @@ async def test_a_stream_that_breaks():
         assert sorted(one(c).settled_offsets["acknowledged"]) == [0, 1, 2]
 
 
+async def test_a_broker_that_leaves_is_let_go_when_all_of_it_is_settled():
+    async with stream_cluster(brokers=2) as c:
+        async with AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv, route_interval_s=0.02) as consumer:
+            gone = c.brokers[1]
+            assert isinstance(gone, StreamBroker)
+            await gone.deliver("t", batch(1))
+            messages = await consumer.receive(wait_s=5)
+            c.brokers.remove(gone)
+            await asyncio.sleep(0.1)
+            await consumer.receive(wait_s=0)
+            assert len(gone.consuming) == 1
+            c.brokers.append(gone)
+            await asyncio.sleep(0.1)
+            await consumer.ack(messages)
+            c.brokers.remove(gone)
+            await asyncio.sleep(0.1)
+            await consumer.receive(wait_s=0)
+            await until(lambda: not gone.consuming)
+            c.brokers.append(gone)
+
+
 async def test_no_broker_at_all():
     async with stream_cluster() as c, AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv) as consumer:
         await one(c).stop()
