@@ -2,7 +2,7 @@
 
 import asyncio
 from concurrent.futures import Future
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 from hypothesis import given
@@ -54,7 +54,7 @@ def test_ranges_say_what_offsets_say_in_as_few_as_can_be(offsets):
     ranges = ranges_of(offsets)
     said = [offset for each in ranges for offset in range(each.first, each.first + each.count)]
     assert said == sorted(set(offsets))
-    assert all(one.first + one.count < other.first for one, other in zip(ranges, ranges[1:], strict=False))
+    assert all(one.first + one.count < other.first for one, other in pairwise(ranges))
 
 
 async def test_who_waits_for_memory_is_let_in_when_there_is_some():
