@@ -98,6 +98,13 @@ class Operator:
             await self.ask(address, broker_rpc.PUT_GROUP, broker_pb2.PutGroupRequest(group=group))
         return name
 
+    async def delete_everything(self) -> None:
+        """All topics and groups, with what is in them."""
+        for topic in (await self.ask_admin(admin_rpc.LIST_TOPICS, admin_pb2.ListTopicsRequest())).topics:
+            await self.ask_admin(admin_rpc.DELETE_TOPIC, admin_pb2.DeleteTopicRequest(name=topic.name))
+        for group in (await self.ask_admin(admin_rpc.LIST_GROUPS, admin_pb2.ListGroupsRequest())).groups:
+            await self.ask_admin(admin_rpc.DELETE_GROUP, admin_pb2.DeleteGroupRequest(name=group.name))
+
     async def progress(self, group: str, topic: str) -> dict[tuple[str, int], broker_pb2.Progress]:
         """By broker and queue."""
         request = admin_pb2.DescribeProgressRequest(group=v2.Resource(name=group), topic=v2.Resource(name=topic))

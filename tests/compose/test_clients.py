@@ -12,6 +12,8 @@ from tests.cluster.operator_client import Operator
 from tests.compat.official import GO, JAVA, Program
 from tests.compat.test_official_client import Official
 from tests.compose.stack import BROKERS, Stack
+from tests.stubs.languages import GO as GO_STUB
+from tests.stubs.stub import build, by_id
 
 EXCHANGE = Path(__file__).with_name("programs") / "exchange.py"
 COUNT = 20
@@ -33,6 +35,12 @@ async def test_topics_and_groups_are_made_from_both_sides(stack: Stack, operator
     assert sorted(first.stdout.splitlines()) == sorted(second.splitlines()) == ["from inside", "from outside"]
     listed = json.loads(await asyncio.to_thread(stack.kourou_inside, "topic", "list", "--json"))
     assert {inside, outside} <= {topic["name"] for topic in listed}
+    # The log says whose calls these were; that all lines are JSON is looked at when the tests are done.
+    [call, *_] = [line for line in stack.container("admin").log().splitlines() if "/CreateTopic" in line]
+    told = json.loads(call)
+    assert (told["level"], told["event"], told["code"]) == ("debug", "call", "OK")
+    assert told["client_id"]
+    assert told["request_id"]
 
 
 async def test_clients_in_containers_and_on_the_host_at_once(
@@ -101,6 +109,14 @@ async def test_clients_with_tls_in_containers_and_on_the_host_at_once(
     received = await asyncio.gather(*map(by_ours, ours), *map(by_official, programs))
     for sender, bodies in zip(senders, received, strict=True):
         assert sorted(bodies) == everything, f"what came to {sender}"
+
+
+def test_a_program_made_from_the_proto_files(stack: Stack, name: str) -> None:
+    """Go's: a second build of it, beside the tests that run it, is harmless."""
+    stub = build(GO_STUB)
+    stub.create(stack, name)
+    sent = stub.send(stack, name, COUNT)
+    assert by_id(stub.receive(stack, name, name, COUNT)) == by_id(sent)
 
 
 async def test_each_access_point_names_addresses_that_its_clients_reach(
