@@ -171,24 +171,30 @@ async def test_a_stream_that_breaks():
 
 
 async def test_a_broker_that_leaves_is_let_go_when_all_of_it_is_settled():
-    async with stream_cluster(brokers=2) as c:
-        async with AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv, route_interval_s=0.02) as consumer:
-            gone = c.brokers[1]
-            assert isinstance(gone, StreamBroker)
-            await gone.deliver("t", batch(1))
-            messages = await consumer.receive(wait_s=5)
-            c.brokers.remove(gone)
-            await asyncio.sleep(0.1)
-            await consumer.receive(wait_s=0)
-            assert len(gone.consuming) == 1
-            c.brokers.append(gone)
-            await asyncio.sleep(0.1)
-            await consumer.ack(messages)
-            c.brokers.remove(gone)
-            await asyncio.sleep(0.1)
-            await consumer.receive(wait_s=0)
-            await until(lambda: not gone.consuming)
-            c.brokers.append(gone)
+    async with (
+        stream_cluster(brokers=2) as c,
+        AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv, route_interval_s=0.02) as consumer,
+    ):
+        gone = c.brokers[1]
+        assert isinstance(gone, StreamBroker)
+
+        async def is_in_route(is_in: bool) -> None:
+            if is_in:
+                c.brokers.append(gone)
+            else:
+                c.brokers.remove(gone)
+            pulled = len(c.name_servers[0].queries)
+            await until(lambda: len(c.name_servers[0].queries) > pulled + 1)
+
+        await gone.deliver("t", batch(1))
+        messages = await consumer.receive(wait_s=5)
+        await is_in_route(False)
+        await consumer.receive(wait_s=0)
+        assert len(gone.consuming) == 1, "a message of it is to be settled"
+        await consumer.ack(messages)
+        await consumer.receive(wait_s=0)
+        await until(lambda: not gone.consuming)
+        await is_in_route(True)
 
 
 async def test_no_broker_at_all():
