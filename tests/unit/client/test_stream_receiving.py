@@ -204,6 +204,15 @@ async def test_no_broker_at_all():
             await consumer.receive(wait_s=0.2)
 
 
+async def test_namespaces():
+    async with stream_cluster() as c, AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv, namespace="team") as consumer:
+        await one(c).deliver("t", batch(1))
+        [message] = await consumer.receive(wait_s=5)
+        assert message.topic == "t"
+        [opening] = one(c).opens
+        assert (opening.group.resource_namespace, opening.topic.resource_namespace) == ("team", "team")
+
+
 async def test_a_refused_stream():
     async with stream_cluster() as c, AsyncSimpleConsumer("g", {"t": Sql("a >")}, c.namesrv) as consumer:
         one(c).refusal = v2.Status(code=v2.ILLEGAL_FILTER_EXPRESSION, message="line 1")
