@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from kourou.results import Outcome
 
 _SIZE = attrgetter("size_bytes")
 _BLOCK_COUNT = 4096
+_LEAST_SHARE_COUNT = 128
+"""Of a bulk in a frame: fewer would make a message dear."""
 
 
 class Kind(NamedTuple):
@@ -81,7 +84,8 @@ class Bulk:
         self.future = future
         self.timeout_s = timeout_s
         """Of each frame, from when it leaves."""
-        self.failure: KourouError | None = None
+        self.share_count = max(_LEAST_SHARE_COUNT, len(messages))
+        """A frame takes no more of it."""
         self._outcomes: dict[int, Sequence[Outcome]] = {}
         self._left = 0
         self._open = len(messages)
@@ -96,6 +100,10 @@ class Bulk:
     def is_over(self) -> bool:
         """Cancelled, or given up."""
         return self.future.done() or not self.has_rest
+
+    def spread(self, queue_count: int) -> None:
+        """Over so many queues, if it is large enough: a frame's messages lie in one."""
+        self.share_count = max(_LEAST_SHARE_COUNT, math.ceil(len(self.messages) / queue_count))
 
     def next_share(self, max_count: int, max_bytes: int) -> tuple[int, int]:
         """From which message on, and how many of the next ones fit: none, if the first is too large."""
@@ -211,8 +219,11 @@ class Filling:
             self._keep(parcel.deadline_s, parcel.timeout_s)
             return True
         assert isinstance(parcel, Bulk)
+        if self._shares and self._shares[-1][0] is parcel:
+            return False
         max_count, max_bytes = self._limits
-        start, count = parcel.next_share(max_count - len(self._messages), max_bytes - self._size_bytes)
+        room_count = min(max_count - len(self._messages), parcel.share_count)
+        start, count = parcel.next_share(room_count, max_bytes - self._size_bytes)
         if not count and self._messages:
             return False
         share, share_bytes = parcel.take(count or 1)

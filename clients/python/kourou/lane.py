@@ -26,6 +26,8 @@ from kourou.route import Queue
 _FRAMES_OF_A_BROKER = 4
 """Under way at the same time: one is being stored, one has been answered, and two are on the way."""
 _TRANSACTIONS_OF_A_BROKER = 64
+_USUAL_QUEUES = 8
+"""Of a topic whose route is not known yet."""
 _MAX_APART = 64
 """Requests to find out which messages of a frame are at fault."""
 
@@ -58,6 +60,9 @@ class Lane:
 
     def put(self, parcel: Single | Bulk) -> None:
         """When its future is cancelled before it has left, it never does."""
+        if type(parcel) is Bulk and not self._kind.in_order:
+            route = self._client.routes.known(self._kind.topic)
+            parcel.spread(max(1, len(route.writable)) if route is not None else _USUAL_QUEUES)
         self._waiting.append(parcel)
         if not self._flush_due:
             self._flush_due = True
