@@ -47,6 +47,10 @@ class FedStream:
         self._credit_bytes = max(1, self._cache.max_bytes // _CACHE_SHARES)
         self._credit_count = min(_FIRST_COUNT, self._most_count)
         self._outstanding = 0
+        self._served_count = 0
+        """Of the credit that is being served."""
+        self._was_idle = False
+        """The listener had nothing left when that began to come."""
         self._hunger = asyncio.Event()
         self.consume = ConsumeStream(
             client,
@@ -70,16 +74,20 @@ class FedStream:
     def _take(self, messages: list[ReceivedMessage], is_last: bool) -> None:
         if not self.opened.done():
             self.opened.set_result(None)
+        if not self._served_count:
+            self._was_idle = not self._cache.count
+        self._served_count += len(messages)
         if messages and not self.is_stopped:
-            if not self._cache.count and len(messages) >= self._credit_count:
-                self._credit_count = min(self._credit_count * 2, self._most_count)
             self._consumption.take(messages)
         if is_last:
+            if self._was_idle and self._served_count >= self._credit_count:
+                self._credit_count = min(self._credit_count * 2, self._most_count)
+            self._served_count = 0
             self._outstanding -= 1
             self._hunger.set()
 
     def _ended(self, error: Exception | None) -> None:
-        self._outstanding = 0
+        self._outstanding = self._served_count = 0
         if isinstance(error, NoSuchDoor):
             self._client.doors.lack_stream(self.consume.address)
         if not self.opened.done():
