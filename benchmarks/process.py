@@ -54,8 +54,8 @@ class Process:
     def pid(self) -> int:
         return self._popen.pid
 
-    def first_line(self) -> str:
-        """The first line of its stdout. Raises ProcessError if it ends without one."""
+    def next_line(self) -> str:
+        """The next line of its stdout. Raises ProcessError if it ends without one."""
         assert self._popen.stdout is not None
         line = self._popen.stdout.readline().strip()
         if not line:
