@@ -12,16 +12,22 @@ import typer
 from rich.console import Console
 
 from benchmarks import (
+    backlog,
+    cold,
     delayed,
     disk,
     explain,
+    groups,
     idle,
     latency,
     load_program,
     many_topics,
+    polls,
     receives,
     restart,
+    retention,
     sends,
+    shards,
     streams,
 )
 from benchmarks.bench import Bench
@@ -37,6 +43,12 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "memory": idle.memory,
     "start": idle.first_message,
     "topics": many_topics.many_topics,
+    "polls": polls.polls,
+    "groups": groups.groups,
+    "backlog": backlog.backlog,
+    "cold": cold.cold,
+    "retention": retention.retention,
+    "shards": shards.shards,
     "restart": restart.restart,
     "delayed": delayed.delayed,
     "explain": explain.explain,

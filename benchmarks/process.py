@@ -95,6 +95,10 @@ class Process:
         """Its resident memory."""
         return self.rss_by_process()[self.pid]
 
+    def peak_rss_bytes(self) -> int:
+        """The most that was resident since its start."""
+        return _status_kib(self.pid, "VmHWM") * 1024
+
     def rss_by_process(self) -> dict[int, int]:
         """Resident memory of it and of its children, in bytes by process id."""
         return {pid: _status_kib(pid, "VmRSS") * 1024 for pid in [self.pid, *self._children()]}

@@ -114,7 +114,7 @@ class Broker:
     def put_groups(
         self,
         names: Sequence[str],
-        assignment: record_pb2.AssignmentMode = record_pb2.ASSIGNMENT_SHARED,
+        assignment: record_pb2.Assignment = record_pb2.ASSIGNMENT_SHARED,
     ) -> None:
         definitions = [record_pb2.Group(name={"name": name}, assignment=assignment, version=1) for name in names]
         requests = [broker_pb2.PutGroupRequest(group=definition) for definition in definitions]

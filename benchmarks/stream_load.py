@@ -125,7 +125,7 @@ def topic_names(topic: str, topics: int) -> list[str]:
 
 
 def consume(channel: grpc.Channel, load: argparse.Namespace) -> dict[str, Any]:
-    """Receives and acknowledges so many messages, a frame for each credit; not faster than the rate, if there is one."""
+    """Receives and acknowledges so many messages, a frame for each credit, not faster than the rate if there is one."""
     stream = Stream(channel, stream_rpc.CONSUME)
     opened = stream_pb2.Open(group={"name": load.group}, topic={"name": load.topic}, auto_renew=True)
     credit = stream_pb2.ConsumeRequest(credit=stream_pb2.Credit(messages=FRAME_MESSAGES)).SerializeToString()
