@@ -1,4 +1,4 @@
-"""Fan-out: what each further group of a topic costs, with what was just published and with what lies in the page cache."""
+"""Fan-out: what each further group of a topic costs, when frames are fresh and when they are in the page cache."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def groups(bench: Bench) -> list[Figure]:
         old_many = _read(bench, broker, "old", GROUPS, OLD_READ)
     details = {
         "a frame itself": f"{frame_us:.0f} us of CPU to publish {FRAME_MESSAGES} messages of 1 KiB",
-        "memory": f"at most {few.peak_bytes / MIB:.0f} MiB with {FEW} groups, {many.peak_bytes / MIB:.0f} with {GROUPS:,}",
+        f"most memory with {FEW} and {GROUPS:,}": f"{few.peak_bytes / MIB:.0f} and {many.peak_bytes / MIB:.0f} MiB",
     }
     return [
         _compare("a frame to each further group", many, few, details),

@@ -87,33 +87,32 @@ def frames(topics: Sequence[str], body: bytes) -> Iterator[bytes]:
 
 def publish(channel: grpc.Channel, load: argparse.Namespace) -> dict[str, Any]:
     """For so many seconds."""
-    return _publish(channel, load, lambda meter: meter.seconds < load.amount)
+    meter = Meter()
+    return _publish(channel, load, meter, lambda _sent: meter.seconds < load.amount)
 
 
 def fill(channel: grpc.Channel, load: argparse.Namespace) -> dict[str, Any]:
     """So many messages, rounded up to frames."""
-    under_way = FRAMES_IN_FLIGHT * FRAME_MESSAGES
-    return _publish(channel, load, lambda meter: meter.messages + under_way <= load.amount)
+    return _publish(channel, load, Meter(), lambda sent: sent * FRAME_MESSAGES < load.amount)
 
 
-def _publish(channel: grpc.Channel, load: argparse.Namespace, goes_on: Callable[[Meter], bool]) -> dict[str, Any]:
+def _publish(
+    channel: grpc.Channel, load: argparse.Namespace, meter: Meter, goes_on: Callable[[int], bool]
+) -> dict[str, Any]:
+    """goes_on: whether there is one more after so many frames."""
     stream = Stream(channel, stream_rpc.PUBLISH)
     made = frames(topic_names(load.topic, load.topics), bytes(load.body_bytes))
-    meter = Meter()
-    for _ in range(FRAMES_IN_FLIGHT):
-        stream.put(next(made))
-    under_way = FRAMES_IN_FLIGHT
+    sent = answered = 0
     for answer in stream.answers:
         check(answer.status)
-        if not answer.number:
-            continue
-        meter.messages += FRAME_MESSAGES
-        if goes_on(meter):
+        if answer.number:
+            answered += 1
+            meter.messages += FRAME_MESSAGES
+        while sent - answered < FRAMES_IN_FLIGHT and goes_on(sent):
             stream.put(next(made))
-        else:
-            under_way -= 1
-            if not under_way:
-                break
+            sent += 1
+        if sent == answered:
+            break
     result = meter.result()
     stream.close()
     return result
