@@ -35,14 +35,15 @@ def groups(bench: Bench) -> list[Figure]:
         cluster.wait_ready()
         broker = cluster.broker
         broker.put_groups([f"{GROUP}-{number:04d}" for number in range(GROUPS)])
-        broker.put_topics(["none", "few", "many", "old"])
+        broker.put_topics(["none", "few", "many", "old-few", "old-many"])
         deliveries = int(bench.seconds * DELIVERIES_A_SECOND)
         frame_us = _publish(bench, broker, "none", deliveries // FEW)
         few = _fan_out(bench, broker, "few", FEW, deliveries // FEW, frame_us)
         many = _fan_out(bench, broker, "many", GROUPS, max(deliveries // GROUPS, 4), frame_us)
-        _publish(bench, broker, "old", OLD_FRAMES)
-        old_few = _read(bench, broker, "old", FEW, OLD_READ * 4)
-        old_many = _read(bench, broker, "old", GROUPS, OLD_READ)
+        for topic in ("old-few", "old-many"):
+            _publish(bench, broker, topic, OLD_FRAMES)
+        old_few = _read(bench, broker, "old-few", FEW, OLD_READ * 4)
+        old_many = _read(bench, broker, "old-many", GROUPS, OLD_READ)
     details = {
         "a frame itself": f"{frame_us:.0f} us of CPU to publish {FRAME_MESSAGES} messages of 1 KiB",
         f"most memory with {FEW} and {GROUPS:,}": f"{few.peak_bytes / MIB:.0f} and {many.peak_bytes / MIB:.0f} MiB",
