@@ -22,7 +22,7 @@ from kourou_service.refusal import Refused
 _NOT_OWNER_WAIT_S = 1.0
 """Who asks a queue that is not his gets an empty answer after this time: at once, it would ask again at once."""
 _LONG_WAIT_S = 1.0
-_END_TOGETHER_S = 0.025
+_END_TOGETHER_S = 0.05
 """Long waits that are over within so long end in the same turn: to wake for each costs more than to end it."""
 
 
