@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ SERVER_CORE = _CORES[0]
 LOAD_CORE = _CORES[-1]
 """Another one than the servers', if there is one."""
 STOP_TIMEOUT_S = 20.0
+_IDLE_SHARE = 0.05
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _ROOT = Path(__file__).parent.parent
 
@@ -106,6 +108,19 @@ class Process:
     def cpu_s(self) -> float:
         """CPU time it used until now, all threads, without children."""
         return cpu_s(self.pid)
+
+    def wait_idle(self, timeout_s: float) -> None:
+        """Returns when it and its children have used hardly any CPU time for a second, or after the time-out."""
+        until, before_s = time.monotonic() + timeout_s, self._family_cpu_s()
+        while time.monotonic() < until:
+            time.sleep(1)
+            now_s = self._family_cpu_s()
+            if now_s - before_s < _IDLE_SHARE:
+                return
+            before_s = now_s
+
+    def _family_cpu_s(self) -> float:
+        return sum(map(cpu_s, [self.pid, *self._children()]))
 
     def _children(self) -> list[int]:
         lists = Path(f"/proc/{self.pid}/task").glob("*/children")

@@ -21,6 +21,8 @@ LOG_BYTES = 512 * MIB
 KEPT_BYTES = 64 * MIB
 SENDS_A_SECOND = 200
 LONGEST_S = 0.1
+INDEXED_S = 240
+"""As in cold.py."""
 
 
 def retention(bench: Bench) -> list[Figure]:
@@ -35,6 +37,7 @@ def retention(bench: Bench) -> list[Figure]:
         while _segments(broker) * SEGMENT_BYTES < LOG_BYTES:
             flags = {"topic": TOPIC, "topics": TOPICS, "batch": BATCH, "messages": 64 * MIB // 1024}
             load_program.run("send", broker.address, bench.folder, **flags)
+        broker.process.wait_idle(INDEXED_S)
         beside = _send(bench, broker)
         broker.process.stop()
         _start(broker, "--retention-bytes", str(KEPT_BYTES))
