@@ -1,9 +1,11 @@
-"""What a million delayed messages cost: memory, a restart with them, and what others notice when all of them fire."""
+"""How late delayed messages come, and what a million of them cost: memory, a restart with them, and what others notice
+when all of them fire."""
 
 import time
 
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure
+from benchmarks.lateness import lateness
 from benchmarks.servers import Broker, Cluster, call, calls, check, send_one, wait_serving
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
@@ -20,6 +22,7 @@ MIB = 1024 * 1024
 def delayed(bench: Bench) -> list[Figure]:
     with Cluster(bench.folder / "cluster") as cluster:
         cluster.wait_ready()
+        late = lateness(cluster)
         broker = cluster.broker
         broker.put_topics([OTHER])
         broker.put_topics([TOPIC], definition_pb2.DELAY)
@@ -39,6 +42,7 @@ def delayed(bench: Bench) -> list[Figure]:
         time.sleep(max(0.0, due_ms / 1000 - time.time()))
         fired_s, worst_ms = _fire(broker, due_ms)
     return [
+        *late,
         Figure.at_most(
             "a million pending", "MiB more", grown, 200, details={"after kill -9 and a restart": f"{restarted:.0f} MiB"}
         ),

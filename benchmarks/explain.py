@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -15,6 +17,7 @@ from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 
 LOG_BYTES = 10_000_000_000
 QUESTIONS = 40
+COMMANDS = 10
 BATCH = 32
 LOAD_MESSAGES = 1_200_000 // BATCH * BATCH
 _INDEXES = ("keys-", "history-")
@@ -22,7 +25,7 @@ _INDEXING_TIMEOUT_S = 1800.0
 
 
 def explain(bench: Bench) -> list[Figure]:
-    with Cluster(bench.folder / "cluster") as cluster:
+    with Cluster(bench.folder / "cluster", admin=True) as cluster:
         cluster.wait_ready()
         broker = cluster.broker
         costs = _cost_of_indexing(bench, broker)
@@ -39,6 +42,7 @@ def explain(bench: Bench) -> list[Figure]:
         first_s = _ask(broker, messages // 2)
         rng = random.Random(1)
         later_s = [_ask(broker, rng.randrange(messages)) for _ in range(QUESTIONS)]
+        command_s = [_command(cluster, rng.randrange(messages)) for _ in range(COMMANDS)]
         broker.process.stop()
         disk.forget_cached(broker.data)
         _start(broker)
@@ -46,6 +50,7 @@ def explain(bench: Bench) -> list[Figure]:
     return [
         Figure.at_most("10 GB, the first question after a start", "s", first_s, 2, details=details),
         Figure.at_most("later ones, median", "s", median(later_s), 2, details={"slowest": f"{max(later_s):.2f} s"}),
+        Figure.at_most("`kourou message explain`, median", "s", median(command_s), 2),
         Figure.at_most("the first one, nothing in the page cache", "s", cold_s, 2),
         *costs,
     ]
@@ -63,6 +68,19 @@ def _ask(broker: Broker, number: int) -> float:
     fates = [broker_pb2.Fate.Name(group.fate) for story in answer.stories for group in story.groups]
     if len(answer.stories) != 1 or len(fates) != 2:
         raise RuntimeError(f"message {number}: {len(answer.stories)} stories, {fates}")
+    return took_s
+
+
+def _command(cluster: Cluster, number: int) -> float:
+    """Seconds that a user waits for the same."""
+    command = [Path(sys.executable).with_name("kourou"), "message", "explain", filled_log.TOPIC]
+    began = time.monotonic()
+    ran = subprocess.run(
+        [*command, filled_log.message_id(number), "--admin", cluster.admin_address], capture_output=True, text=True
+    )
+    took_s = time.monotonic() - began
+    if ran.returncode or ran.stdout.count("group ") != 2:
+        raise RuntimeError(f"message {number}: {ran.stdout}{ran.stderr}")
     return took_s
 
 

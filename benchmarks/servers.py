@@ -136,8 +136,9 @@ class Cluster:
         self.namesrv = self._stack.enter_context(Process.python("kourou_namesrv", *namesrv_flags, log=log, core=core))
         self.broker = self.add_broker("broker")
         self.admin: Process | None = None
+        self.admin_address = f"127.0.0.1:{free_port()}"
         if admin:
-            flags = (*METRICS, "--listen", f"127.0.0.1:{free_port()}", "--namesrv", self.access_point)
+            flags = (*METRICS, "--listen", self.admin_address, "--namesrv", self.access_point)
             self.admin = self._stack.enter_context(Process.python("kourou_admin", *flags, log=log, core=core))
 
     def add_broker(self, name: str) -> Broker:

@@ -24,8 +24,10 @@ SERVICES: tuple[tuple[type[ServiceSettings], str], ...] = (
     (AdminSettings, "Admin service"),
     (DevSettings, "All in one process"),
 )
-UNITS = {"s": "seconds", "ms": "milliseconds", "bytes": "bytes", "hours": "hours"}
-"""By the last part of a setting's name."""
+COUNTED = ("calls", "checks", "clients", "ids", "messages", "series", "topics", "transactions", "watchers")
+UNITS = {unit: unit for unit in ("bytes", "hours", "days", *COUNTED)}
+UNITS |= {"s": "seconds", "ms": "milliseconds", "ratio": "0 to 1"}
+"""By the last part of a setting's name; what is counted is its own unit."""
 SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 HEAD = """\

@@ -62,6 +62,11 @@ class Holding(Generic[D]):
             if held.version != newest.version and not (held.deleted and newest.deleted)
         )
 
+    @property
+    def deleted_version(self) -> int:
+        """Of the newest tombstone; 0 if there is none."""
+        return max((held.version for held in self.by_broker.values() if held.deleted), default=0)
+
     def next_version(self, now_ms: int) -> int:
         """Above every version seen, and above that of a change a broker that is away has not told, by the clock."""
         newest = self.newest

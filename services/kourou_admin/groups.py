@@ -52,6 +52,7 @@ class Groups:
                 message = f"group {request.name.name} exists on {where} already; change it instead"
                 raise Refused(Code.PRECONDITION_FAILED, message)
             self._stamp(wanted, holding)
+            wanted.deleted_version = holding.deleted_version
             outcomes = await self._copies.put(census, census.leaders, wanted)
         return CreateGroupResponse(
             status=overall(outcomes), outcomes=outcomes, group=_view(census.holding(request.name))

@@ -118,6 +118,7 @@ class Topics:
     def _new(self, wanted: Topic, holding: Holding[Topic]) -> Topic:
         now_ms = self._clock.now_ms()
         wanted.version = holding.next_version(now_ms)
+        wanted.deleted_version = holding.deleted_version
         wanted.changed_ms = now_ms
         return wanted
 

@@ -143,7 +143,7 @@ class BrokerCore:
         self.pulling = Pulling(reader, self.traffic)
         self.offsets = Offsets(state, self.journal, self.log)
         limits = _transaction_limits(settings)
-        self.transactions = Transactions(state, self.journal, reader, self.traffic, limits)
+        self.transactions = Transactions(state, self.journal, reader, self.traffic, clock, limits)
         self.sending.by_type[definition_pb2.TRANSACTION] = self.transactions.begin
         self._transaction_checks = TransactionChecks(
             state=state,
@@ -197,9 +197,11 @@ class BrokerCore:
             in_background=lambda work: run_in(surroundings.background, work),
         )
         self.held_carrying = HeldCarrying(self.journal, reader)
-        self.firing = Firing(state, self.log, self.journal, reader, clock)
+        self.firing = Firing(state, self.log, self.journal, reader, self.traffic, clock)
         self.recalling = Recalling(state, self.journal, reader)
-        delaying = Delaying(self.journal, self.firing, settings.name, max_delay_days=settings.max_delay_days)
+        delaying = Delaying(
+            self.journal, self.firing, self.traffic, settings.name, max_delay_days=settings.max_delay_days
+        )
         self.sending.by_type[definition_pb2.DELAY] = delaying.store
         self._retention = self._build_retention(settings, clock, reader)
         self.backups = Backups(self.log, medium, surroundings.background)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -36,16 +36,15 @@ class Helper:
         self._pool: ProcessPoolExecutor | None = None
         self._end: asyncio.TimerHandle | None = None
 
+    def start(self) -> None:
+        """Before the first job, which then finds a process that has imported what it needs."""
+        self._submit(_nothing)
+
     async def run(self, job: Callable[[*A], T], *args: *A) -> T:
         """Runs a function of a module in the helper process; it and what it takes and gives must be picklable."""
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._niceness,))
         self._jobs += 1
         try:
-            with _interrupts_blocked():
-                result = asyncio.get_running_loop().run_in_executor(self._pool, job, *args)
-            return await result
+            return await asyncio.wrap_future(self._submit(job, *args))
         except BrokenProcessPool:
             self._pool = None  # it was killed, for want of memory perhaps: the next job gets a new one
             raise
@@ -64,6 +63,13 @@ class Helper:
     async def index(self, base: int) -> None:
         """Builds what is missing of the indexes of the sealed segment at that base."""
         await self.run(_index, self._folder, base)
+
+    def _submit(self, job: Callable[[*A], T], *args: *A) -> Future[T]:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._niceness,))
+        with _interrupts_blocked():
+            return self._pool.submit(job, *args)
 
     def close(self) -> None:
         self._idle_s = None
@@ -87,6 +93,9 @@ class Helper:
         if self._pool is not None:
             self._pool.shutdown(wait, cancel_futures=True)
             self._pool = None
+
+
+def _nothing() -> None: ...
 
 
 def _fold_to(folder: Path, position: int) -> bytes:

@@ -108,6 +108,8 @@ class Broker:
         stack.callback(helper.close)
         indexer = Helper(settings.data, niceness=_INDEXER_NICENESS, idle_s=_INDEXER_IDLE_S)
         stack.callback(indexer.close)
+        if len(medium.segments()) > 1:
+            helper.start()  # it gets ready while the log is recovered, so that the first question need not wait for it
         core = BrokerCore(settings, self._surroundings(medium, helper, indexer))
         stack.push_async_callback(core.close)
         stack.push_async_callback(self._transport.close)

@@ -43,7 +43,7 @@ def settings_answer(asked: v2.Settings, group: GroupFacts | None = None) -> serv
     """The command that answers a client's settings; `group` is the consumer's, None where it is not known."""
     settings = v2.Settings()
     settings.CopyFrom(asked)
-    # Python's client stops reading commands when the first settings of a push consumer have any metric field.
+    # Nobody here takes metrics of clients; what one was told before ends with that.
     settings.ClearField("metric")
     if settings.HasField("publishing"):
         settings.publishing.max_body_size = MAX_BODY_BYTES

@@ -12,6 +12,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from kourou_service.client_headers import request_id
 from kourou_service.engine.interface import Call
 
 current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)
@@ -19,7 +20,6 @@ lines_by_level: dict[Any, int] = dict.fromkeys(("debug", "info", "warning", "err
 """Logged since the start of the process."""
 
 MAX_ID_CHARS = 255
-_IDS = (("client_id", "x-mq-client-id"), ("request_id", "x-mq-request-id"))
 
 Event = MutableMapping[str, Any]
 
@@ -60,12 +60,11 @@ def apart_from_calls() -> Context:
 
 
 def identity(call: Call) -> dict[str, str]:
-    """Whose call it is, as far as it says so."""
-    told = {"method": call.method, "peer": call.peer}
-    for name, header in _IDS:
-        value = call.metadata.get(header)
-        if isinstance(value, str):
-            told[name] = value[:MAX_ID_CHARS]
+    """Whose call it is, as far as it says so, and the id by which all that is told of it is found."""
+    told = {"method": call.method, "peer": call.peer, "request_id": request_id(call.metadata)[:MAX_ID_CHARS]}
+    client_id = call.metadata.get("x-mq-client-id")
+    if isinstance(client_id, str):
+        told["client_id"] = client_id[:MAX_ID_CHARS]
     return {name: value for name, value in told.items() if value}
 
 

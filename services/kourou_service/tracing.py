@@ -18,10 +18,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanKind, Status
+from opentelemetry.trace import Span, SpanKind, Status, set_span_in_context
 from opentelemetry.trace import StatusCode as SpanStatus
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from kourou_service.client_headers import request_id
 from kourou_service.engine import Call
 from kourou_service.metrics.calls import Code, name_of
 from kourou_service.metrics.exposition import Node
@@ -60,6 +61,7 @@ class OtlpTracer:
             "rpc.service": service,
             "rpc.method": method,
             "messaging.system": "rocketmq",
+            "messaging.request_id": request_id(call.metadata),
             "network.peer.address": call.peer,
         }
         client_id = call.metadata.get("x-mq-client-id")
@@ -67,6 +69,8 @@ class OtlpTracer:
             attributes["messaging.client_id"] = client_id
         name = f"{service}/{method}"
         span = self._tracer.start_span(name, _parent(call), SpanKind.SERVER, attributes=attributes)
+        # What the call is passed on with: further spans lie below this one.
+        _propagator.inject(call.metadata, set_span_in_context(span, Context()))
         return CallSpan(span) if span.is_recording() else None
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from kourou import (
     PartialFailure,
     ReceivedMessage,
 )
+from tests.cluster.acknowledged import Acknowledged
 from tests.cluster.operator_client import Operator
 from tests.cluster.waiting import eventually
 
@@ -47,8 +48,11 @@ class Load:
         self.confirmed: set[Place] = set()
         """What a broker confirmed to be settled."""
         self.came_again: list[Place] = []
-        """Delivered although it was settled."""
+        """Delivered to a group that had settled it."""
         self.heard: set[bytes] = set()
+        self._push_acknowledged = Acknowledged()
+        self._push_handles: dict[Place, list[str]] = {}
+        """Of each delivery."""
         self.errors = Counter[str]()
 
     @asynccontextmanager
@@ -64,8 +68,15 @@ class Load:
                 )
                 tasks.create_task(self._consume(consumer))
             if self._push_group is not None:
+                stack.push_async_callback(self._push_acknowledged.close)
                 await stack.enter_async_context(
-                    AsyncPushConsumer(self._push_group, {self._topic: "*"}, self._listen, self._namesrv)
+                    AsyncPushConsumer(
+                        self._push_group,
+                        {self._topic: "*"},
+                        self._listen,
+                        self._namesrv,
+                        transport=self._push_acknowledged,
+                    )
                 )
             try:
                 yield
@@ -166,4 +177,9 @@ class Load:
                 self.errors[f"ack: {type(outcome).__name__}"] += 1
 
     async def _listen(self, message: ReceivedMessage) -> None:
+        place = Place.of(message)
+        handles = self._push_handles.setdefault(place, [])
+        if not self._push_acknowledged.handles.isdisjoint(handles):
+            self.came_again.append(place)
+        handles.append(message.receipt_handle)
         self.heard.add(message.body)

@@ -46,6 +46,10 @@ class Operator:
     async def ask_admin(self, method: UnaryMethod[Q, A], request: Q) -> A:
         return await self.ask(self._system.admin_address, method, request)
 
+    @property
+    def broker_addresses(self) -> Sequence[str]:
+        return self._system.broker_addresses
+
     async def create_topic(
         self, name: str, queues: int = 4, message_type: v2.MessageType = v2.NORMAL, brokers: Sequence[str] = ()
     ) -> str:
@@ -97,6 +101,13 @@ class Operator:
         for address in self._system.broker_addresses:
             await self.ask(address, broker_rpc.PUT_GROUP, broker_pb2.PutGroupRequest(group=group))
         return name
+
+    async def delete_everything(self) -> None:
+        """All topics and groups, with what is in them."""
+        for topic in (await self.ask_admin(admin_rpc.LIST_TOPICS, admin_pb2.ListTopicsRequest())).topics:
+            await self.ask_admin(admin_rpc.DELETE_TOPIC, admin_pb2.DeleteTopicRequest(name=topic.name))
+        for group in (await self.ask_admin(admin_rpc.LIST_GROUPS, admin_pb2.ListGroupsRequest())).groups:
+            await self.ask_admin(admin_rpc.DELETE_GROUP, admin_pb2.DeleteGroupRequest(name=group.name))
 
     async def progress(self, group: str, topic: str) -> dict[tuple[str, int], broker_pb2.Progress]:
         """By broker and queue."""

@@ -33,6 +33,11 @@ COUNTERS = {
     "rocketmq_messages_out_total": KIND,
     "rocketmq_throughput_out_total": KIND,
     "rocketmq_send_to_dlq_messages_total": DEAD,
+    "rocketmq_commit_messages_total": {"topic"},
+    "rocketmq_rollback_messages_total": {"topic"},
+    "rocketmq_timer_enqueue_total": {"topic"} | STORAGE,
+    "rocketmq_timer_dequeue_total": {"topic"} | STORAGE,
+    "kourou_transactions_given_up_total": {"topic"},
     "kourou_acknowledged_messages_total": OWN,
     "kourou_redelivered_messages_total": OWN,
     "kourou_refused_sends_total": {"reason"},
@@ -61,6 +66,7 @@ GAUGES = {
     "rocketmq_consumer_group_number": set[str](),
     "rocketmq_storage_size_bytes": STORAGE,
     "rocketmq_storage_flush_behind_bytes": STORAGE,
+    "rocketmq_storage_dispatch_behind_bytes": STORAGE,
     "rocketmq_storage_message_reserve_time_milliseconds": STORAGE,
     "rocketmq_processor_watermark": {"processor"},
     "kourou_log_next_position_bytes": set[str](),
@@ -75,7 +81,11 @@ GAUGES = {
     "kourou_parked_polls": set[str](),
     "kourou_queues_at_pending_limit": set[str](),
     "kourou_snapshot_age_seconds": set[str](),
-    "kourou_timer_lag_seconds": set[str](),
+    "rocketmq_half_messages": {"topic"},
+    "rocketmq_timing_messages": {"topic"} | STORAGE,
+    "rocketmq_timer_message_snapshot": {"timer_bound_s"} | STORAGE,
+    "rocketmq_timer_dequeue_lag": STORAGE,
+    "rocketmq_timer_dequeue_latency_milliseconds": STORAGE,
     "kourou_recovery_seconds": set[str](),
     "kourou_namesrv_connected": {"namesrv"},
     "kourou_known_broker": {"broker"},
@@ -84,7 +94,9 @@ GAUGES = {
 }
 HISTOGRAMS = {
     "rocketmq_message_size": INCOMING,
-    "rocketmq_topic_create_execution_time_milliseconds": CREATION,
+    "rocketmq_finish_message_latency_milliseconds": {"topic"},
+    "rocketmq_delay_message_latency_seconds": {"topic"} | STORAGE,
+    "rocketmq_topic_create_execution_time_milliseconds": CREATION | {"is_system"},
     "rocketmq_consumer_group_create_execution_time_milliseconds": CREATION,
     "rocketmq_rpc_latency_milliseconds": CALL,
     "kourou_log_sync_seconds": set[str](),
@@ -137,6 +149,8 @@ async def busy(cluster: Cluster, operator: Operator, name: str) -> AsyncIterator
     """broker-a, where of three messages one is acknowledged, one is lent, and one has become a dead letter."""
     broker = cluster.broker("broker-a")
     await operator.create_topic(name, queues=1, brokers=["broker-a"])
+    for held, type_ in (("later", v2.DELAY), ("payments", v2.TRANSACTION)):
+        await operator.create_topic(f"{name}-{held}", queues=1, message_type=type_, brokers=["broker-a"])
     await operator.create_group(name, max_attempts=2)
     async with AsyncExitStack() as stack:
         producer = await stack.enter_async_context(AsyncProducer(cluster.namesrv))

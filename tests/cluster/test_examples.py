@@ -29,6 +29,10 @@ OUTPUT = {
     "lite": ["session-1: Once upon a time", "session-2: Once upon a time"],
     "filter_sql": ["auditors: eu 120, eu 250", "refunds: nothing"],
     "broadcasting": ["a member heard 10 11 12"] * 2,
+    "simple": ["vase, attempt 2", "left: 0"],
+    "push": ["40 calls, 40 pictures"],
+    "offset_reset": ["the ticker: new", "the archive: new 2 times, old 2 times, older 2 times"],
+    "pull": ["all: 45", "since noon: 30", "not reported yet: 100"],
     "retries_and_dead_letters": [
         "payment of 12, payment of 250",
         "attempts with the other one: 1 2 3",

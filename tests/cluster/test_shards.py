@@ -18,6 +18,7 @@ from tests.cluster.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 QUEUES = 2
+USED = 40
 
 
 async def kourou(cluster: Cluster, *args: str, code: int = 0) -> str:
@@ -171,8 +172,10 @@ async def test_a_broker_that_was_away_is_brought_up_to_date_and_resurrects_nothi
     async with Operator(cluster) as operator:
         for topic in ("deleted", "changed", "again"):
             await operator.create_topic(topic, QUEUES)
-        for group in ("deleted-group", "changed-group"):
+        for group in ("deleted-group", "changed-group", "again-group"):
             await kourou(cluster, "group", "create", group)
+        await _use(cluster, "changed", "again-group")
+        await _use(cluster, "again", "changed-group")
         b.end()
         for args in (
             ("topic", "delete", "deleted", "--yes"),
@@ -182,6 +185,8 @@ async def test_a_broker_that_was_away_is_brought_up_to_date_and_resurrects_nothi
             ("group", "delete", "deleted-group", "--yes"),
             ("group", "change", "changed-group", "--max-attempts", "3"),
             ("group", "create", "new-group"),
+            ("group", "delete", "again-group", "--yes"),
+            ("group", "create", "again-group"),
         ):
             await kourou(cluster, *args)
         b.start()
@@ -192,10 +197,12 @@ async def test_a_broker_that_was_away_is_brought_up_to_date_and_resurrects_nothi
             groups = await operator.ask(b.address, broker_rpc.LIST_GROUPS, broker_pb2.ListGroupsRequest())
             held = {topic.name.name: (topic.queues, topic.permission) for topic in topics.topics if not topic.deleted}
             attempts = {group.name.name: group.retry.max_attempts for group in groups.groups if not group.deleted}
-            # The second `again` was made for the brokers that were there: it is another topic with the same name.
-            assert held.keys() - {"again"} == {"changed"}, held
-            assert held["changed"] == (3, v2.READ)
-            assert attempts == {"changed-group": 3, "new-group": 16}, attempts
+            # The second `again` is another topic with the same name: nothing of the first one is there.
+            assert held == {"changed": (3, v2.READ), "again": (1, v2.READ_WRITE)}, held
+            assert attempts == {"changed-group": 3, "new-group": 16, "again-group": 16}, attempts
+            assert await operator.progress("changed-group", "again") == {}
+            # And so it is with the group: it begins anew.
+            assert await operator.progress("again-group", "changed") == {}
             return True
 
         await eventually(level, 15)
@@ -207,3 +214,24 @@ async def test_a_broker_that_was_away_is_brought_up_to_date_and_resurrects_nothi
         for namesrv in cluster.namesrv.split(","):
             assert await operator.route("deleted", namesrv) == []
             assert len(await operator.route("changed", namesrv)) == 6
+            assert len(await operator.route("again", namesrv)) == 2
+        assert await _receive(cluster, "again", "changed-group", USED) == 0
+        assert await _receive(cluster, "changed", "again-group", USED) == USED
+
+
+async def _use(cluster: Cluster, topic: str, group: str) -> None:
+    """Messages on all brokers, of which the group settles half."""
+    async with AsyncProducer(cluster.namesrv) as producer:
+        sent = [await producer.send(Message(topic, b"old")) for _ in range(USED)]
+    assert {result.broker for result in sent} == {broker.name for broker in cluster.brokers}
+    await _receive(cluster, topic, group, USED // 2)
+
+
+async def _receive(cluster: Cluster, topic: str, group: str, most: int) -> int:
+    """How many messages come, and are settled."""
+    settled = 0
+    async with AsyncSimpleConsumer(group, {topic: "*"}, cluster.namesrv) as consumer:
+        while settled < most and (messages := await consumer.receive(max_messages=most - settled, wait_s=2)):
+            await consumer.ack(messages)
+            settled += len(messages)
+    return settled

@@ -9,6 +9,7 @@ from tests.compose.container import Container
 from tests.compose.engine import docker
 
 IMAGE = "kourou-test-faults"
+_BOTH_WAYS = (("INPUT", "--source"), ("OUTPUT", "--destination"))
 _FAULTS = Path(__file__).with_name("faults")
 
 
@@ -18,11 +19,15 @@ def build() -> None:
 
 
 @asynccontextmanager
-async def cut_off(container: Container, addresses: Sequence[str]) -> AsyncIterator[None]:
+async def cut_off(container: Container, addresses: Sequence[str], *, silently: bool = False) -> AsyncIterator[None]:
     """Nothing from these addresses reaches the container until the end of the block. What comes by TCP is refused: so
-    whoever is at the other side learns of it when it next answers, and not only after minutes of silence."""
-    reset = ["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]
-    rules = [["INPUT", "--source", address, *reset] for address in addresses]
+    whoever is at the other side learns of it when it next answers, and not only after minutes of silence. `silently`:
+    what goes either way is lost, and nobody is told."""
+    if silently:
+        rules = [[*way, address, "-j", "DROP"] for address in addresses for way in _BOTH_WAYS]
+    else:
+        reset = ["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]
+        rules = [["INPUT", "--source", address, *reset] for address in addresses]
     applied: list[list[str]] = []
     try:
         for rule in rules:

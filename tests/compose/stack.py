@@ -1,5 +1,6 @@
 """The project's own docker-compose.yml, up for real."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,11 +136,23 @@ class Stack(System):
         for container in self.containers():
             yield container.service, container.log(tail)
 
+    def replace(self, *services: str) -> None:
+        """Their containers by new ones, of the same image. Returns when they are healthy."""
+        self.check_logs()
+        self.up("--no-deps", "--force-recreate", *services)
+
+    def check_logs(self) -> None:
+        """Also before containers are removed: what they logged goes with them."""
+        faults = list(self.faults())
+        assert not faults, "\n".join(fault[:2000] for fault in faults[:5])
+
     def faults(self) -> Iterator[str]:
+        """Lines of our services that tell of one, or are not what a collector of logs reads."""
         for container in self.containers():
-            for line in container.log().splitlines():
-                if container.service not in ("prometheus", "grafana") and _tells_of_a_fault(line):
-                    yield f"{container.service}: {line}"
+            if container.service not in ("prometheus", "grafana"):
+                for line in container.log().splitlines():
+                    if _tells_of_a_fault(line) or not _is_structured(line):
+                        yield f"{container.service}: {line}"
 
     def _command(self) -> list[str]:
         files = [ROOT / "docker-compose.yml", Path(__file__).with_name("fast.yml")]
@@ -152,3 +165,11 @@ _LOADER = "import sys; exec(compile(sys.stdin.read(int(sys.stdin.readline())), '
 
 def _tells_of_a_fault(line: str) -> bool:
     return "Traceback" in line or '"exception"' in line or "stopped by a fault" in line
+
+
+def _is_structured(line: str) -> bool:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(event, dict) and {"event", "level", "timestamp"} <= event.keys()

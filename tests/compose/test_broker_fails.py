@@ -12,7 +12,7 @@ PAUSE_S = 30.0
 
 async def test_a_broker_is_killed_under_load(stack: Stack, operator: Operator, name: str) -> None:
     """By kill -9 from outside, after which an operator starts it, and of all its processes, after which Docker does."""
-    load = await _load(stack, operator, name, push=True)
+    load = await _load(stack, operator, name)
     broker = stack.container("broker-a")
     async with load.running():
         await load.progressed(500)
@@ -58,12 +58,12 @@ async def test_a_broker_hangs_under_load(stack: Stack, operator: Operator, name:
     assert not [error for error in load.errors if error.startswith("send")], load.errors
 
 
-async def _load(stack: Stack, operator: Operator, name: str, *, push: bool = False) -> Load:
+async def _load(stack: Stack, operator: Operator, name: str) -> Load:
+    simple, push = f"{name}-simple", f"{name}-push"
     await operator.create_topic(name)
-    await operator.create_group(f"{name}-simple")
-    if push:
-        await operator.create_group(f"{name}-push")
-    return Load(stack.namesrv, name, f"{name}-simple", f"{name}-push" if push else None)
+    for group in (simple, push):
+        await operator.create_group(group)
+    return Load(stack.namesrv, name, simple, push)
 
 
 async def _takes_messages(load: Load, broker: str) -> None:

@@ -3,15 +3,15 @@
 import asyncio
 import json
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from kourou import AsyncProducer, Message
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.cluster.operator_client import Operator
-from tests.compat.official import GO, JAVA, Program
-from tests.compat.test_official_client import Official
+from tests.compat.official import GO, JAVA, PYTHON, Client, Host, Program, bodies, messages
 from tests.compose.stack import BROKERS, Stack
+from tests.stubs.languages import GO as GO_STUB
+from tests.stubs.stub import build, by_id
 
 EXCHANGE = Path(__file__).with_name("programs") / "exchange.py"
 COUNT = 20
@@ -33,6 +33,12 @@ async def test_topics_and_groups_are_made_from_both_sides(stack: Stack, operator
     assert sorted(first.stdout.splitlines()) == sorted(second.splitlines()) == ["from inside", "from outside"]
     listed = json.loads(await asyncio.to_thread(stack.kourou_inside, "topic", "list", "--json"))
     assert {inside, outside} <= {topic["name"] for topic in listed}
+    # The log says whose calls these were; that all lines are JSON is looked at when the tests are done.
+    [call, *_] = [line for line in stack.container("admin").log().splitlines() if "/CreateTopic" in line]
+    told = json.loads(call)
+    assert (told["level"], told["event"], told["code"]) == ("debug", "call", "OK")
+    assert told["client_id"]
+    assert told["request_id"]
 
 
 async def test_clients_in_containers_and_on_the_host_at_once(
@@ -44,16 +50,12 @@ async def test_clients_in_containers_and_on_the_host_at_once(
     for sender in senders:
         await operator.create_group(f"{name}-{sender}")
     total = COUNT * len(senders)
-    official = Official(stack, tmp_path)
 
     def arguments(sender: str) -> list[str]:
         return [name, f"{name}-{sender}", sender, str(COUNT), str(total)]
 
     async def by_official() -> Iterable[str]:
-        messages = [{"body": f"official {number}".encode().hex()} for number in range(COUNT)]
-        await official.run("send", topic=name, messages=messages)
-        received = await official.run("receive", group=f"{name}-official", topic=name, count=total, patience=30)
-        return [bytes.fromhex(message["body"]).decode() for message in received]
+        return await _exchange(PYTHON, "official", stack, tmp_path, name, total)
 
     async def on_host(sender: str) -> Iterable[str]:
         env = {"KOUROU_NAMESRV": senders[sender]}
@@ -64,8 +66,8 @@ async def test_clients_in_containers_and_on_the_host_at_once(
 
     everything = sorted(f"{sender} {number}" for sender in senders for number in range(COUNT))
     received = await asyncio.gather(on_host("first"), on_host("second"), inside(), by_official())
-    for sender, bodies in zip(("first", "second", "inside", "official"), received, strict=True):
-        assert sorted(bodies) == everything, f"what came to {sender}"
+    for sender, came in zip(("first", "second", "inside", "official"), received, strict=True):
+        assert sorted(came) == everything, f"what came to {sender}"
 
 
 async def test_clients_with_tls_in_containers_and_on_the_host_at_once(
@@ -90,17 +92,20 @@ async def test_clients_with_tls_in_containers_and_on_the_host_at_once(
         return json.loads(await asyncio.to_thread(run, EXCHANGE, *arguments, env=ours[sender]))
 
     async def by_official(program: Program) -> Iterable[str]:
-        messages = [{"body": f"{program.name} {number}".encode().hex()} for number in range(COUNT)]
-        run = partial(program.run, tmp_path, endpoints=stack.tls_namesrv, topic=name)
-        await asyncio.to_thread(run, "send", messages=messages)
-        group = f"{name}-{program.name}"
-        received = await asyncio.to_thread(run, "receive", group=group, count=total, patience=30)
-        return [bytes.fromhex(message["body"]).decode() for message in received]
+        return await _exchange(program, program.name, stack, tmp_path, name, total)
 
     everything = sorted(f"{sender} {number}" for sender in senders for number in range(COUNT))
     received = await asyncio.gather(*map(by_ours, ours), *map(by_official, programs))
-    for sender, bodies in zip(senders, received, strict=True):
-        assert sorted(bodies) == everything, f"what came to {sender}"
+    for sender, came in zip(senders, received, strict=True):
+        assert sorted(came) == everything, f"what came to {sender}"
+
+
+def test_a_program_made_from_the_proto_files(stack: Stack, name: str) -> None:
+    """Go's: a second build of it, beside the tests that run it, is harmless."""
+    stub = build(GO_STUB)
+    stub.create(stack, name)
+    sent = stub.send(stack, name, COUNT)
+    assert by_id(stub.receive(stack, name, name, COUNT)) == by_id(sent)
 
 
 async def test_each_access_point_names_addresses_that_its_clients_reach(
@@ -119,6 +124,14 @@ async def test_each_access_point_names_addresses_that_its_clients_reach(
             route = await producer._client.routes.get(name)  # pyright: ignore[reportPrivateUsage]
             assert route.addresses == {"127.0.0.1:10921", "127.0.0.1:10922"}
             await producer.send(Message(name, b"from outside"))
+
+
+async def _exchange(program: Program, sender: str, stack: Stack, home: Path, topic: str, total: int) -> list[str]:
+    """What an official client receives after it has sent its own messages."""
+    with Host(program, home / program.name) as host:
+        client = Client(host, stack, topic)
+        await client.send(messages(*(f"{sender} {number}" for number in range(COUNT))))
+        return bodies(await client.receive(total, polls=30, group=f"{topic}-{sender}"))
 
 
 def _addresses(route: Iterable[v2.MessageQueue]) -> set[str]:

@@ -2,46 +2,29 @@
 
 import asyncio
 import json
-import math
 import re
-import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kourou import AsyncProducer, AsyncSimpleConsumer, Message
+from kourou import AsyncProducer, AsyncSimpleConsumer, Message, TransactionResolution
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from tests.cluster.load import Load
 from tests.cluster.operator_client import Operator
 from tests.cluster.waiting import eventually
 from tests.compose import prometheus
+from tests.compose.panels import PATIENCE_S, has_data
 from tests.compose.stack import Stack
-from tests.unit.deploy.files import Query, alerts, dashboards, filled_in, queries, recorded, variables
+from tests.unit.deploy.files import alerts, dashboards, filled_in, queries, recorded, variables
 
 GRAFANA = "http://127.0.0.1:3000"
-SHOWN_S = 900
-STEP_S = 15
-# As Grafana fills them in for the last 15 minutes.
-GIVEN = {"__rate_interval": "20s", "__range": f"{SHOWN_S}s"}
-# A scrape, a rule that looks at it, and alerts that wait for nothing; graphs of a minute's steps need a little more.
-PATIENCE_S = 120
 
 
 async def test_every_query_of_every_dashboard_has_an_answer(stack: Stack, operator: Operator, name: str) -> None:
     async with traffic(stack, operator, name):
         await eventually(lambda: nothing_missing(name), PATIENCE_S, interval_s=2, what="data for all queries")
-
-
-async def test_a_topic_without_traffic_leaves_no_panel_empty(stack: Stack) -> None:
-    """As on a cluster that has none yet. What it shows then is 0, and whose: of `none`."""
-    values = {**GIVEN, "cluster": ".*", "topic": "no such topic", "group": "no such group"}
-    asked = [query for query in queries() if query.where.startswith("topic.json")]
-    assert asked
-
-    async def nothing_is_empty() -> bool:
-        return not await asyncio.to_thread(lambda: [query.where for query in asked if not has_data(query, values)])
-
-    await eventually(nothing_is_empty, PATIENCE_S, interval_s=2)
 
 
 async def test_all_rules_work(stack: Stack) -> None:
@@ -82,14 +65,15 @@ def test_grafana_has_the_dashboards(stack: Stack) -> None:
 
 @asynccontextmanager
 async def traffic(stack: Stack, operator: Operator, name: str) -> AsyncIterator[None]:
-    """All that dashboards tell of: messages of one and of several groups, dead letters, a topic that is missing."""
+    """All that dashboards tell of: messages of two groups, dead letters, delayed messages, transactions."""
     groups = [f"{name}-simple", f"{name}-push", f"{name}-failing"]
     await operator.create_topic(name)
     for group in groups:
         await operator.create_group(group, max_attempts=1 if group == groups[-1] else 16)
     load = Load(stack.namesrv, name, groups[0], groups[1])
     async with load.running(producers=1, consumers=1), dead_letters(stack, name, groups[-1]):
-        yield
+        async with held_messages(stack, operator, name):
+            yield
         await load.finish(operator)
 
 
@@ -110,12 +94,29 @@ async def dead_letters(stack: Stack, topic: str, group: str) -> AsyncIterator[No
         failing.cancel()
 
 
+@asynccontextmanager
+async def held_messages(stack: Stack, operator: Operator, name: str) -> AsyncIterator[None]:
+    """One that fires soon and one that waits; a transaction that is committed, and one that is open meanwhile."""
+    later, payments = f"{name}-later", f"{name}-payments"
+    await operator.create_topic(later, message_type=v2.DELAY)
+    await operator.create_topic(payments, message_type=v2.TRANSACTION)
+    async with AsyncProducer(stack.namesrv, transaction_checker=lambda _: TransactionResolution.UNKNOWN) as producer:
+        await producer.send(Message(later, b"soon", delivery_time=datetime.now(UTC) + timedelta(seconds=2)))
+        waiting = await producer.send(Message(later, b"later", delivery_time=datetime.now(UTC) + timedelta(hours=1)))
+        async with producer.transaction(Message(payments, b"committed")):
+            pass
+        async with producer.transaction(Message(payments, b"open")):
+            yield
+        assert waiting.recall_handle
+        await producer.recall(later, waiting.recall_handle)
+
+
 async def nothing_missing(topic: str) -> bool:
     def missing() -> list[str]:
         values = variable_values()
         assert topic in values["topic"], "the topic is not among the values of $topic"
         every = [dict.fromkeys(values, ".*"), {name: "|".join(map(quoted, of)) for name, of in values.items()}]
-        return sorted({query.where for query in queries() for each in every if not has_data(query, {**GIVEN, **each})})
+        return sorted({query.where for query in queries() for each in every if not has_data(query, each)})
 
     without_data = await asyncio.to_thread(missing)
     assert not without_data, without_data
@@ -131,17 +132,6 @@ def variable_values() -> Mapping[str, list[str]]:
         assert found, f"{variable.where} has no values"
         values[variable.name] = found
     return values
-
-
-def has_data(query: Query, values: Mapping[str, str]) -> bool:
-    """Whether Grafana would have something to draw."""
-    expr = filled_in(query.expr, values)
-    if query.instant:
-        return any(not math.isnan(sample.value) for sample in prometheus.query(expr))
-    now_s = time.time()
-    span = {"start": f"{now_s - SHOWN_S}", "end": f"{now_s}", "step": f"{STEP_S}"}
-    series = prometheus.get("query_range", query=expr, **span)["result"]
-    return any(not math.isnan(float(value)) for each in series for _, value in each["values"])
 
 
 def quoted(value: str) -> str:

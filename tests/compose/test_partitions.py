@@ -1,6 +1,8 @@
 """A broker is cut off from one NameServer, and from both, under load."""
 
 import asyncio
+import json
+from pathlib import Path
 
 from kourou import AsyncProducer, Message
 from kourou.errors import KourouError
@@ -12,6 +14,7 @@ from tests.compose import partition
 from tests.compose.stack import BROKERS, NAMESRVS, Stack
 
 QUEUES = 4
+ROUTE = Path(__file__).with_name("programs") / "route.py"
 
 
 async def test_a_broker_is_cut_off_from_name_servers(stack: Stack, operator: Operator, name: str) -> None:
@@ -48,6 +51,30 @@ async def test_a_broker_is_cut_off_from_name_servers(stack: Stack, operator: Ope
         await load.finish(operator)
     load.check()
     assert not load.errors
+
+
+async def test_a_broker_whose_packets_are_lost_is_removed_until_it_is_heard_again(
+    stack: Stack, operator: Operator, name: str
+) -> None:
+    """Nobody is told: its stream to that NameServer stays, and so it is known by its silence."""
+    await asyncio.to_thread(partition.build)
+    await operator.create_topic(name, queues=QUEUES)
+    await asyncio.to_thread(stack.scale, "namesrv", 1)
+    added, broker = stack.container("namesrv"), stack.container("broker-a")
+
+    async def routed_to(*expected: str) -> bool:
+        ask = ("python", "-c", ROUTE.read_text(), f"{added.address()}:8080", name)
+        seen = json.loads(await asyncio.to_thread(stack.container("admin").exec, *ask))
+        assert seen == sorted(expected), seen
+        return True
+
+    await eventually(lambda: routed_to(*BROKERS), 20, what="both brokers at the new NameServer")
+    async with partition.cut_off(broker, [added.address()], silently=True):
+        await eventually(lambda: routed_to("broker-b"), 20, what="the silent broker's removal")
+        assert "a broker's stream broke" not in added.log()
+        for namesrv in stack.namesrv.split(","):
+            assert await _writable(operator, namesrv, name, set(BROKERS))
+    await eventually(lambda: routed_to(*BROKERS), 45, what="the broker that is heard again")
 
 
 async def _writable(operator: Operator, namesrv: str, topic: str, brokers: set[str]) -> bool:

@@ -1,18 +1,25 @@
 """What `docker compose up` starts, and how it is locked in."""
 
+import asyncio
+
 import pytest
 
+from tests.cluster.waiting import eventually
 from tests.compose.container import Container
 from tests.compose.stack import SERVICES, Stack
 
 OURS = [service for service in SERVICES if service not in ("prometheus", "grafana")]
 
 
-def test_everything_is_healthy(stack: Stack) -> None:
-    """From one command and without any order of starting."""
-    assert {container.service: container.health for container in stack.containers()} == dict.fromkeys(
-        SERVICES, "healthy"
-    )
+async def test_everything_is_healthy(stack: Stack) -> None:
+    """From one command and without any order of starting; and soon again, after what other tests did to it."""
+
+    def all_are_healthy() -> bool:
+        health = {container.service: container.health for container in stack.containers()}
+        assert health == dict.fromkeys(SERVICES, "healthy")
+        return True
+
+    await eventually(lambda: asyncio.to_thread(all_are_healthy), 20, interval_s=1)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -39,6 +46,12 @@ def test_nothing_can_be_written_but_data_and_tmp(stack: Stack, service: str) -> 
             "sh", "-c", f"echo x 2>/dev/null >{folder}/written && rm {folder}/written && echo yes || true"
         )
         assert (done.strip() == "yes") == (folder in writable), f"{folder} of {service}: {done!r}"
+
+
+def test_the_image_is_small(stack: Stack) -> None:
+    """What it adds to the one that it is made from, as the README has it."""
+    size_mib = int(stack.container("admin").exec("du", "-sm", "/opt/kourou").split()[0])
+    assert 50 < size_mib < 110
 
 
 def test_the_image_holds_no_tools_to_build_with(stack: Stack) -> None:

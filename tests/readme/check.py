@@ -1,7 +1,7 @@
 """Runs the README's commands as they are written, on a clean clone: `make check-readme`.
 
-It needs the ports that the README names, and leaves out what needs Docker where there is none. `make test` alone is not
-run: it is what one runs beside this.
+It needs the ports that the README names, and leaves out what needs Docker where there is none, or fails there if
+KOUROU_REQUIRE_COMPOSE is 1. `make test` alone is not run: it is what one runs beside this.
 """
 
 import os
@@ -158,12 +158,17 @@ def check_one_process(readme: Readme) -> None:
     [run] = readme.find("Two commands", lambda block: block.text == "make run")
     readme.done.add(run)
     with readme.running(run.text, "Kourou is up"):
-        for section in ("The `kourou` command", "The Python library", "The official RocketMQ client"):
-            done = readme.run(readme.find(section, lambda block: not block.in_container))
-            flights = "".join(each.output for each in done if " flights " in each.command)
-            digests = re.findall(r"^digest (\S+)", flights, re.MULTILINE)
-            if len(set(digests)) > 1:
-                raise SystemExit(f"what came out is not what went in: {digests}")
+        check_clients(readme)
+
+
+def check_clients(readme: Readme) -> None:
+    """Those on the host, with whichever cluster is up."""
+    for section in ("The `kourou` command", "The Python library", "The official RocketMQ client"):
+        done = readme.run(readme.find(section, lambda block: not block.in_container))
+        flights = "".join(each.output for each in done if " flights " in each.command)
+        digests = re.findall(r"^digest (\S+)", flights, re.MULTILINE)
+        if len(set(digests)) > 1:
+            raise SystemExit(f"what came out is not what went in: {digests}")
 
 
 def check_services(readme: Readme) -> None:
@@ -179,9 +184,15 @@ def check_services(readme: Readme) -> None:
 def check_compose(readme: Readme) -> None:
     [up] = readme.find("Two commands", lambda block: block.in_container)
     readme.done.add(up)
+    # As on a host that never had it: else an image of earlier code would do.
+    subprocess.run(["docker", "image", "rm", "--force", "kourou"], check=True, capture_output=True)
     # The `down` at the end takes the containers from under it, which it tells in one way or another.
     with readme.running(up.text, "broker serves", endings=()):
         wait_for(lambda: is_healthy(readme.clone), "a healthy cluster")
+        check_clients(readme)
+        # The commands in the containers make these anew.
+        readme.step(".venv/bin/kourou topic delete hello --yes")
+        readme.step(".venv/bin/kourou group delete readers --yes")
         readme.run(readme.find("The `kourou` command", lambda block: block.in_container))
         readme.run(readme.find("The Compose cluster"))
 
@@ -200,6 +211,9 @@ def has_docker() -> bool:
 
 
 def main() -> None:
+    docker = has_docker()
+    if not docker and os.environ.get("KOUROU_REQUIRE_COMPOSE") == "1":
+        raise SystemExit("KOUROU_REQUIRE_COMPOSE=1, but there is no Docker engine with compose")
     with tempfile.TemporaryDirectory(prefix="kourou-readme-") as folder:
         clone = Path(folder) / "kourou"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
@@ -210,7 +224,7 @@ def main() -> None:
             del os.environ[name]
         check_one_process(readme)
         check_services(readme)
-        if has_docker():
+        if docker:
             try:
                 check_compose(readme)
             finally:
@@ -218,7 +232,7 @@ def main() -> None:
         else:
             print("no Docker engine: the commands that need one are left out")
     left_out = [block for block in readme.forgotten() if block.text != "make test"]
-    if left_out and has_docker():
+    if left_out and docker:
         raise SystemExit(f"nobody runs these commands of the README: {[block.text for block in left_out]}")
     print(f"{len(readme.done)} blocks of the README do what it says")
 

@@ -63,10 +63,29 @@ class World:
         """Goes on and on, also when the broker is down."""
         while not self.over:
             try:
+                self.ledger.counts["steps"] += 1
                 await step()
             except (BrokerDown, DiskFull):
                 await self.pause(1.0)
             await self.pause(most_s)
+
+    def topics_of(self, group: GroupView) -> list[str]:
+        """What the group reads."""
+        return list(self.topics)
+
+    def queue_by_chance(self, topic: str) -> int:
+        return self.rng.randrange(self.topics[topic])
+
+    def type_of(self, topic: str) -> int:
+        return definition_pb2.NORMAL
+
+    def group_fields(self, group: GroupView) -> dict[str, Any]:
+        """What else than attempts and backoff its definition says."""
+        return {}
+
+    def drainer(self, group: GroupView, name: str) -> "Consumer":
+        """Who consumes what is left in the end."""
+        return Consumer(self, group, name)
 
     def new_version(self) -> int:
         self.version += 1
@@ -171,10 +190,12 @@ class Consumer:
         self._kept: list[Received] = []
         self._attempt = ""
         self._stream: DirectCall | None = None
+        self._asked_at: dict[tuple[str, int], int] = {}
+        """The versions of the queues' offsets when it last asked for messages."""
 
     async def step(self) -> None:
         world, rng = self._world, self._world.rng
-        topic = rng.choice(list(world.topics))
+        topic = rng.choice(world.topics_of(self._group))
         received = await self._push_receive(topic) if self._push else await self._receive(topic, -1, rng.randint(1, 8))
         if received and rng.random() < 0.2:
             await world.pause(6.0)
@@ -210,7 +231,7 @@ class Consumer:
                 group=resource(self._group.name),
                 subscriptions=[
                     definition_pb2.SubscriptionEntry(topic=resource(topic), expression=self._filter())
-                    for topic in self._world.topics
+                    for topic in self._world.topics_of(self._group)
                 ],
             ),
         )
@@ -265,6 +286,7 @@ class Consumer:
             int((rng.choice((0, 0.2, 2)) if wait_s is None else wait_s) * 1000)
         )
         asked_s, resets = world.now_s, dict(self._group.resets)
+        self._asked_at = resets
         answers = await self._call_receive(request)
         status = answers[0].status
         messages = [answer.message for answer in answers if answer.HasField("message")]
@@ -408,7 +430,7 @@ class Consumer:
         finally:
             ledger.claim_ends(group, claim)
         if answer.status.code == Code.OK:
-            ledger.settled(group, claim, "forwarded")
+            ledger.settled(group, claim, "dead-lettered")
         else:
             check_status(answer.status, Code.INVALID_RECEIPT_HANDLE, Code.FORBIDDEN)
             if answer.status.code == Code.INVALID_RECEIPT_HANDLE:

@@ -6,10 +6,11 @@ from typing import Any
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
-from tests.simulation.broker_clients import Code, Consumer, DiskFull, World, check_status, resource
+from tests.simulation.broker_clients import Code, DiskFull, World, check_status, resource
 from tests.simulation.cluster import group_definition, topic_definition
 from tests.simulation.direct import BrokerDown
-from tests.simulation.ledger import GroupView
+from tests.simulation.ledger import GroupView, Place
+from tests.simulation.stories import Stories
 
 _QUIET_S = 70.0
 """No lease of a client that is gone lives longer: 60 s of silence, and some for the sweep."""
@@ -32,6 +33,7 @@ class Operator:
                 group.max_attempts,
                 [world.rng.choice((0.5, 2, 5)) for _ in range(world.rng.randint(1, 3))],
                 version=world.new_version(),
+                **world.group_fields(group),
             )
             answer = await world.doors.call(
                 broker_rpc.PUT_GROUP, broker_pb2.PutGroupRequest(group=definition), self._headers
@@ -40,8 +42,10 @@ class Operator:
 
     async def step(self) -> None:
         roll = self._world.rng.random()
-        if roll < 0.35:
+        if roll < 0.25:
             await self._reset()
+        elif roll < 0.35:
+            await self._resend()
         elif roll < 0.5:
             await self._more_queues()
         elif roll < 0.6:
@@ -52,7 +56,9 @@ class Operator:
             await self._describe()
 
     async def _put_topic(self, topic: str, queues: int, *, deleted: bool = False) -> None:
-        definition = topic_definition(topic, queues, version=self._world.new_version(), deleted=deleted)
+        world = self._world
+        type_ = world.type_of(topic) if topic in world.topics else definition_pb2.NORMAL
+        definition = topic_definition(topic, queues, version=world.new_version(), deleted=deleted, type=type_)
         answer = await self._world.doors.call(
             broker_rpc.PUT_TOPIC, broker_pb2.PutTopicRequest(topic=definition), self._headers
         )
@@ -62,8 +68,8 @@ class Operator:
     async def _reset(self) -> None:
         world = self._world
         group = world.rng.choice(world.groups)
-        topic = world.rng.choice(list(world.topics))
-        queue = world.rng.randrange(world.topics[topic])
+        topic = world.rng.choice(world.topics_of(group))
+        queue = world.queue_by_chance(topic)
         key = (topic, queue)
         if group.resets[key] % 2:
             return
@@ -82,9 +88,34 @@ class Operator:
         finally:
             world.ledger.reset_ends(group, topic, queue, offset, surely=surely)
 
+    async def _resend(self) -> None:
+        """Gives some dead letters back."""
+        world, doors = self._world, self._world.doors
+        group = world.rng.choice(world.groups)
+        listing = broker_pb2.ListDeadLettersRequest(group=resource(group.name), limit=world.rng.randint(1, 8))
+        answer = await doors.call(broker_rpc.LIST_DEAD_LETTERS, listing, self._headers)
+        check_status(answer.status)
+        places = {
+            letter.offset: Place(letter.origin_topic.name, letter.origin_queue, letter.origin_offset)
+            for letter in answer.letters
+        }
+        queues = [place[:2] for place in places.values()]
+        if not places or len(set(queues)) < len(queues) or any(group.resets[queue] % 2 for queue in queues):
+            return
+        world.ledger.resend_begins(group, list(places.values()))
+        try:
+            request = broker_pb2.ResendDeadLettersRequest(group=resource(group.name), offsets=list(places))
+            answer = await doors.call(broker_rpc.RESEND_DEAD_LETTERS, request, self._headers)
+            check_status(answer.status)
+            for result in answer.results:
+                check_status(result, Code.PRECONDITION_FAILED, Code.MESSAGE_NOT_FOUND)
+                world.ledger.counts["resent"] += result.code == Code.OK
+        finally:
+            world.ledger.resend_ends(group, list(places.values()))
+
     async def _more_queues(self) -> None:
         world = self._world
-        topic = world.rng.choice(list(world.topics))
+        topic = world.rng.choice([topic for topic in world.topics if world.type_of(topic) != definition_pb2.LITE])
         if world.topics[topic] < 5:
             await self._put_topic(topic, world.topics[topic] + 1)
             world.topics[topic] += 1
@@ -162,9 +193,9 @@ class Auditor:
         await asyncio.sleep(_QUIET_S)
         await asyncio.gather(
             *(
-                Consumer(world, group, f"drain-{group.name}-{topic}").drain(topic)
+                world.drainer(group, f"drain-{group.name}-{topic}").drain(topic)
                 for group in world.groups
-                for topic in world.topics
+                for topic in world.topics_of(group)
             )
         )
         first_offsets = await self.first_offsets()
@@ -179,14 +210,20 @@ class Auditor:
                 world.ledger.check_stored(topic, queue, first, messages)
         world.ledger.check_batches(first_offsets)
         for group in world.groups:
-            world.ledger.check_fates(group, first_offsets, list(world.topics))
+            world.ledger.check_fates(group, first_offsets, world.topics_of(group))
             await self._check_nothing_waits(group)
+        await Stories(world, first_offsets).check()
 
     async def first_offsets(self) -> dict[tuple[str, int], int]:
         answer = await self._world.doors.call(
             broker_rpc.DESCRIBE_QUEUES, broker_pb2.DescribeQueuesRequest(), self._headers
         )
-        return {(queue.topic.name, queue.id): queue.first_offset for queue in answer.queues}
+        offsets = {(queue.topic.name, queue.id): queue.first_offset for queue in answer.queues if queue.id >= 0}
+        assert self._world.shard.core is not None
+        for topic in self._world.shard.core.state.topics.values():  # lite topics are described as one
+            if topic.lite is not None:
+                offsets |= {(topic.name.name, queue.id): queue.first_offset for queue in topic.lite.queues}
+        return offsets
 
     async def _pull(self, topic: str, queue: int, first_offset: int) -> list[definition_pb2.Message]:
         messages: list[definition_pb2.Message] = []
@@ -208,10 +245,10 @@ class Auditor:
             offset = answers[-1].next_offset
 
     async def _check_nothing_waits(self, group: GroupView) -> None:
-        for topic in self._world.topics:
+        for topic in self._world.topics_of(group):
             request = broker_pb2.DescribeQueuesRequest(topic=resource(topic), group=resource(group.name))
             answer = await self._world.doors.call(broker_rpc.DESCRIBE_QUEUES, request, self._headers)
             for queue in answer.queues:
                 (progress,) = queue.progress
                 assert (progress.lag, progress.inflight) == (0, 0), f"{group.name}: {topic}/{queue.id} is {progress}"
-                assert progress.committed_offset == queue.next_offset
+                assert group.lite or progress.committed_offset == queue.next_offset

@@ -42,7 +42,7 @@ class DirectCall:
 
     def __init__(self, method: str, metadata: Mapping[str, str | bytes], timeout_s: float | None) -> None:
         self.method = method
-        self.metadata = metadata
+        self.metadata = dict(metadata)
         self._loop = asyncio.get_running_loop()
         self._ends_s = None if timeout_s is None else self._loop.time() + timeout_s
         self.cancelled = False

@@ -54,6 +54,8 @@ class GroupView:
     name: str
     max_attempts: int
     tags: frozenset[str] | None = None
+    lite: bool = False
+    """It reads lite topics, and nothing else."""
     settled: dict[Place, str] = field(default_factory=dict[Place, str])
     maybe_settled: set[Place] = field(default_factory=set[Place])
     holds: dict[Place, Hold] = field(default_factory=dict[Place, Hold])
@@ -274,6 +276,21 @@ class Ledger:
             del group.settled[place]
             group.in_doubt.add(place)
 
+    def resend_begins(self, group: GroupView, places: list[Place]) -> None:
+        """Dead letters are given back: how their messages end is open again."""
+        group.reset_letters = True
+        for place in places:
+            group.resets[place.topic, place.queue] += 1
+            group.settled.pop(place, None)
+            group.maybe_settled.add(place)
+
+    def resend_ends(self, group: GroupView, places: list[Place]) -> None:
+        for place in places:
+            group.resets[place.topic, place.queue] += 1
+            group.settled.pop(place, None)
+            if place in group.holds:
+                group.holds[place].void = True
+
     # Dead letters
 
     def letter(self, group: GroupView, topic: str, message: definition_pb2.Message) -> None:
@@ -299,22 +316,38 @@ class Ledger:
             if not group.reset_letters:
                 assert letters <= 1, f"{group.name}: {place} is {letters} times among the dead letters"
                 assert not (letters and fate == "consumed"), f"{group.name}: {place} was consumed and dead-lettered"
-                assert letters or letters_expired or fate != "forwarded", (
+                assert letters or letters_expired or fate != "dead-lettered", (
                     f"{group.name}: {place} was forwarded, and is not among the dead letters"
                 )
-            if fate or letters or not group.matches(message.tag) or place in group.maybe_settled:
-                continue
-            if place.offset < group.skipped_below.get((place.topic, place.queue), 0):
-                continue
-            hold = group.holds.get(place)
-            if letters_expired and (hold is not None or group.max_attempts <= 2):
-                continue  # buried perhaps, after attempts that no client saw
-            if place.offset < first_offsets[place.topic, place.queue] and (
-                hold is None or hold.void or not hold.certain
-            ):
-                self.counts["expired"] += 1
-                continue
-            raise AssertionError(f"{group.name}: {message.id} at {place} was lost, {message.outcome}, held as {hold}")
+            fates = self.fates(group, message, place, first_offsets)
+            self.counts["expired"] += fates == {"expired"}
+            assert fates, (
+                f"{group.name}: {message.id} at {place} was lost, {message.outcome}, held as {group.holds.get(place)}"
+            )
+
+    def fates(
+        self, group: GroupView, message: Sent, place: Place, first_offsets: dict[tuple[str, int], int]
+    ) -> set[str]:
+        """What may have become of the message in the group, after all was drained: one, where a client saw its end."""
+        fate = group.settled.get(place)
+        if fate:
+            return {fate}
+        hold, letters = group.holds.get(place), group.letters[message.id]
+        if letters and not group.reset_letters:
+            return {"dead-lettered"}
+        letters_expired = first_offsets.get((DEAD_LETTERS + group.name, 0), 0) > 0
+        skipped_below = group.skipped_below.get((place.topic, place.queue), 0)
+        matches = group.matches(message.tag)
+        gone = place.offset < first_offsets[place.topic, place.queue]
+        buried_unseen = letters_expired and (hold is not None or group.max_attempts <= 2)
+        possible = {
+            "consumed": place in group.maybe_settled,
+            "dead-lettered": place in group.maybe_settled or letters > 0 or (matches and buried_unseen),
+            "filtered": not matches,
+            "skipped": place.offset < skipped_below,
+            "expired": gone and (hold is None or hold.void or not hold.certain),
+        }
+        return {fate for fate, is_possible in possible.items() if is_possible}
 
     def check_stored(self, topic: str, queue: int, first_offset: int, messages: list[definition_pb2.Message]) -> None:
         """All that a queue holds, read from its first offset on."""

@@ -6,7 +6,9 @@ their bytes, as they do outside.
 """
 
 import asyncio
+import socket
 from collections.abc import Sequence
+from typing import Any
 
 from tests.simulation.client_side import SimulatedTransport
 from tests.simulation.server_side import SimulatedEngine
@@ -50,3 +52,14 @@ class Node(Machine):
 
     def engine(self) -> SimulatedEngine:
         return SimulatedEngine(self)
+
+
+def resolve_within(network: Network) -> None:
+    """Hosts are the names of machines: the network resolves them, not the system."""
+    loop = asyncio.get_running_loop()
+
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        found = await network.resolve(host, port)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", tuple(each.rsplit(":", 1))) for each in found]
+
+    loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]

@@ -105,7 +105,7 @@ class ServerCall:
     def __init__(
         self, call: Call, caller: Caller, method: str, metadata: Mapping[str, str | bytes], deadline_at_s: float | None
     ) -> None:
-        self.method, self.metadata = method, metadata
+        self.method, self.metadata = method, dict(metadata)
         self.cancelled = False
         self._call, self._caller = call, caller
         self._deadline_at_s = deadline_at_s

@@ -1,30 +1,31 @@
 """A whole cluster in one process: two NameServers, two brokers, and our client library, through crashes and cuts.
 
-python -m tests.simulation.test_broker_cluster --seed 4711
+python -m tests.simulation.test_broker_cluster --seed 4711 --door stream
 """
 
 import argparse
 import asyncio
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import structlog
 
 from kourou import AsyncProducer, AsyncPushConsumer, AsyncSimpleConsumer, KourouError, Message, ReceivedMessage
+from kourou.doors import Door
 from kourou.protocol.kourou.log.v1 import record_pb2
 from tests.simulation.broker_cluster import BrokerMachine, seeded
 from tests.simulation.cluster import group_definition, topic_definition
 from tests.simulation.namesrv_cluster import CLIENTS_PORT, SimulatedNamesrv
-from tests.simulation.network import Network
+from tests.simulation.network import Network, resolve_within
 from tests.simulation.time import simulate
 
+DOORS: tuple[Door, ...] = get_args(Door)
 SEEDS = 8
 SEEDS_A_TEST = 4
 SAME_ORDER = {"PYTHONHASHSEED": "0"}
@@ -40,7 +41,8 @@ class Place(NamedTuple):
 
 
 class Cluster:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, door: Door) -> None:
+        self.door: Door = door
         self.rng = rng = random.Random(seed)
         self.network = Network(seed)
         self.namesrvs = [SimulatedNamesrv(self.network, name) for name in NAMESRVS]
@@ -66,7 +68,8 @@ class Cluster:
 
     def options(self, name: str) -> dict[str, Any]:
         addresses = [f"{namesrv}:{CLIENTS_PORT}" for namesrv in NAMESRVS]
-        return {"namesrv": addresses, "transport": self.network.node(name).transport(), "client_id": name}
+        transport = self.network.node(name).transport()
+        return {"namesrv": addresses, "transport": transport, "client_id": name, "door": self.door}
 
     async def produce(self, name: str) -> None:
         async with AsyncProducer(send_timeout_s=5, **self.options(name)) as producer:
@@ -153,9 +156,9 @@ def _place(message: ReceivedMessage) -> Place:
     return Place(message.broker, message.queue_id, message.offset)
 
 
-async def run(seed: int) -> Counter[str]:
-    cluster = Cluster(seed)
-    _resolve_within(cluster.network)
+async def run(seed: int, door: Door) -> Counter[str]:
+    cluster = Cluster(seed, door)
+    resolve_within(cluster.network)
     await cluster.start()
     producers = [cluster.produce(f"producer-{number}") for number in (1, 2)]
     consumers = [
@@ -175,17 +178,6 @@ async def run(seed: int) -> Counter[str]:
     return cluster.counts
 
 
-def _resolve_within(network: Network) -> None:
-    """Hosts are the names of machines: the network resolves them, not the system."""
-    loop = asyncio.get_running_loop()
-
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-        found = await network.resolve(host, port)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", tuple(each.rsplit(":", 1))) for each in found]
-
-    loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
-
-
 async def _until(condition: Callable[[], bool | Awaitable[bool]], within_s: float, what: Callable[[], Any]) -> None:
     ends_s = asyncio.get_running_loop().time() + within_s
     while not condition():
@@ -193,18 +185,19 @@ async def _until(condition: Callable[[], bool | Awaitable[bool]], within_s: floa
         await asyncio.sleep(0.5)
 
 
-def check(seed: int) -> Counter[str]:
+def check(seed: int, door: Door) -> Counter[str]:
     with structlog.testing.capture_logs() as logs, seeded(seed):
-        counts = simulate(run(seed))
+        counts = simulate(run(seed, door))
     faults = [entry for entry in logs if entry["log_level"] in ("error", "critical")]
     assert not faults, faults
     return counts
 
 
+@pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
-def test_what_a_producer_got_confirmed_reaches_every_group(first: int) -> None:
+def test_what_a_producer_got_confirmed_reaches_every_group(first: int, door: Door) -> None:
     """In a process of its own, so that a seed that failed replays exactly."""
-    command = [sys.executable, "-m", __name__, "--seed", str(first), "--seeds", str(SEEDS_A_TEST)]
+    command = [sys.executable, "-m", __name__, "--seed", str(first), "--seeds", str(SEEDS_A_TEST), "--door", door]
     done = subprocess.run(command, env={**os.environ, **SAME_ORDER}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -213,10 +206,11 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--door", choices=DOORS, default=DOORS[0])
     asked = options.parse_args()
     for seed in range(asked.seed, asked.seed + asked.seeds):
-        print(f"--seed {seed}", flush=True)
-        print(dict(check(seed)))
+        print(f"--seed {seed} --door {asked.door}", flush=True)
+        print(dict(check(seed, asked.door)))
 
 
 if __name__ == "__main__":

@@ -128,9 +128,12 @@ class SimulatedClock:
     def __init__(self, start_ms: int = 1_700_000_000_000) -> None:
         self._start_ms = start_ms
         self.skew_ms = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def now_ms(self) -> int:
-        return self._start_ms + self.skew_ms + int(asyncio.get_running_loop().time() * 1000)
+        # The code of a killed process asks once more when its coroutines are closed, and no loop runs any more.
+        self._loop = self._loop or asyncio.get_running_loop()
+        return self._start_ms + self.skew_ms + int(self._loop.time() * 1000)
 
 
 def simulate(main: Coroutine[Any, Any, T]) -> T:

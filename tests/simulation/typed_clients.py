@@ -1,19 +1,21 @@
 """Clients that send messages of all types, and what must hold of these beyond what the ledger knows of all messages."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
-from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
-from tests.simulation.broker_clients import Code, Consumer, World, check_status, resource
-from tests.simulation.cluster import group_definition, topic_definition
+from kourou.protocol.kourou.log.v1 import record_pb2
+from tests.simulation.broker_clients import TAGS, Code, Consumer, World, check_status, resource
 from tests.simulation.direct import BrokerDown, DirectCall
-from tests.simulation.ledger import GroupView, Sent
+from tests.simulation.ledger import GroupView, Place, Sent
 
 HELD_TOPICS = ("delay", "transaction")
+LITE = "lite"
+LITE_TOPICS = ("north", "south", "west")
 MESSAGE_GROUPS = ("red", "green", "blue")
+MANY_ATTEMPTS = 16
 _EARLY_MS = 1
 """Of a time that is rounded on its way."""
 
@@ -38,20 +40,44 @@ class TypedWorld(World):
     """Each topic is named for the type of its messages."""
 
     held: dict[str, Held] = field(default_factory=dict[str, Held])
-    last_of: dict[tuple[str, str, int, str], int] = field(default_factory=dict[tuple[str, str, int, str], int])
-    """The newest offset that a group was given of a message group in a queue."""
+    last_of: dict[tuple[str, str, int, str, int], int] = field(
+        default_factory=dict[tuple[str, str, int, str, int], int]
+    )
+    """The newest offset that a group was given of a message group in a queue, since the queue's offset was set."""
 
     all_sent: bool = False
     """Nobody sends any more; what was sent takes its time to come."""
 
+    ordered: tuple[str, ...] = ()
+    """The groups that keep the order."""
+
     def type_of(self, topic: str) -> int:
         return definition_pb2.MessageType.Value(topic.upper())
+
+    def topics_of(self, group: GroupView) -> list[str]:
+        return [topic for topic in self.topics if (topic == LITE) == group.lite]
+
+    def queue_by_chance(self, topic: str) -> int:
+        if topic != LITE:
+            return self.rng.randrange(self.topics[topic])
+        return self.rng.choice([0, *(queue for known, queue in self.ledger.ends if known == LITE)])
+
+    def group_fields(self, group: GroupView) -> dict[str, Any]:
+        if group.lite:
+            return {"lite": record_pb2.LiteGroup(topic=resource(LITE))}
+        return {"order": record_pb2.ORDER_FIFO if group.name in self.ordered else record_pb2.ORDER_CONCURRENT}
+
+    def drainer(self, group: GroupView, name: str) -> Consumer:
+        return LiteConsumer(self, group, name, reads=LITE_TOPICS) if group.lite else Consumer(self, group, name)
 
     @property
     def now_ms(self) -> int:
         return self.shard.clock.now_ms()
 
-    def check_delivery(self, group: GroupView, message: definition_pb2.Message, *, ordered: bool) -> None:
+    def check_delivery(
+        self, group: GroupView, message: definition_pb2.Message, *, asked_at: int, ordered: bool
+    ) -> None:
+        """asked_at: the version of the queue's offset when it was asked for."""
         system = message.system_properties
         held = self.held.get(system.message_id)
         if held is not None:
@@ -60,8 +86,9 @@ class TypedWorld(World):
             if message.topic.name == "transaction":
                 rolled_back = held.plan == definition_pb2.ROLLBACK
                 assert not rolled_back, f"{system.message_id} was never committed, and came"
-        if ordered and system.message_group:
-            key = (group.name, message.topic.name, system.queue_id, system.message_group)
+        is_of_now = asked_at == group.resets[message.topic.name, system.queue_id] and asked_at % 2 == 0
+        if ordered and system.message_group and is_of_now:
+            key = (group.name, message.topic.name, system.queue_id, system.message_group, asked_at)
             newest = self.last_of.get(key, -1)
             assert system.queue_offset >= newest, f"{key}: {system.queue_offset} came after {newest}"
             self.last_of[key] = system.queue_offset
@@ -107,7 +134,8 @@ class TypedProducer:
         world.next_id += count
         size = rng.randint(1, world.max_body_bytes)
         alone = topic in HELD_TOPICS  # they are asked for together, and come each in its own time
-        await self._send([Sent(id_, topic, rng.randbytes(size), "", [id_] if alone else ids) for id_ in ids])
+        tag = rng.choice(TAGS)
+        await self._send([Sent(id_, topic, rng.randbytes(size), tag, [id_] if alone else ids) for id_ in ids])
 
     async def _send(self, messages: Sequence[Sent]) -> None:
         world, ledger = self._world, self._world.ledger
@@ -145,15 +173,17 @@ class TypedProducer:
     def _requested(self, messages: Sequence[Sent]) -> list[definition_pb2.Message]:
         world, rng = self._world, self._world.rng
         topic = messages[0].topic
-        group, priority = rng.choice(MESSAGE_GROUPS), rng.randint(0, 5)
+        group, priority, lite_topic = rng.choice(MESSAGE_GROUPS), rng.randint(0, 5), rng.choice(LITE_TOPICS)
         requested: list[definition_pb2.Message] = []
         for message in messages:
-            system = definition_pb2.SystemProperties(message_id=message.id)
+            system = definition_pb2.SystemProperties(message_id=message.id, tag=message.tag or None)
             system.message_type = world.type_of(topic)  # type: ignore[assignment]
             if topic == "fifo":
                 system.message_group = group
             elif topic == "priority":
                 system.priority = priority
+            elif topic == LITE:
+                system.lite_topic = lite_topic
             elif topic == "delay":
                 system.delivery_timestamp.FromMilliseconds(world.now_ms + rng.choice((-1000, 0, 500, 3000, 20_000)))
             elif topic == "transaction":
@@ -189,6 +219,7 @@ class TypedProducer:
             assert held.sent.place is None, f"{held.sent.id} was recalled after it had come"
         else:
             held.withdrawn = before
+            check_status(answer.status, Code.NOT_FOUND)
             assert world.now_ms >= held.due_ms - _EARLY_MS or before, f"{held.sent.id} could not be recalled: {answer}"
 
     async def _end(self, held: Held) -> None:
@@ -245,31 +276,66 @@ class TypedConsumer(Consumer):
         self._ordered = ordered
 
     def look_at(self, message: definition_pb2.Message) -> None:
-        self._typed.check_delivery(self._group, message, ordered=self._ordered)
+        queue = (message.topic.name, message.system_properties.queue_id)
+        asked_at = self._asked_at.get(queue, 0)
+        self._typed.check_delivery(self._group, message, asked_at=asked_at, ordered=self._ordered)
 
 
-class TypedOperator:
-    def __init__(self, world: TypedWorld) -> None:
-        self._world = world
-        self._headers = {"x-mq-client-id": "operator"}
+class LiteConsumer(Consumer):
+    """Reads some lite topics at a time, and says so anew when the broker has forgotten it."""
 
-    async def create_all(self, ordered: Sequence[str]) -> None:
+    def __init__(self, world: TypedWorld, group: GroupView, name: str, *, reads: Sequence[str] = ()) -> None:
+        super().__init__(world, group, name)
+        self._reads = reads
+        self._told_in_run = 0
+        self._call: object = None
+        self._lent: set[Place] = set()
+        """By the answer that comes in."""
+
+    async def step(self) -> None:
+        if self._told_in_run != self._world.ledger.run or self._world.rng.random() < 0.2:
+            self._reads = self._world.rng.sample(LITE_TOPICS, self._world.rng.randint(1, len(LITE_TOPICS)))
+            await self._subscribe()
+        await super().step()
+
+    async def drain(self, topic: str) -> None:
+        await self._subscribe()
+        await super().drain(topic)
+
+    def look_at(self, message: definition_pb2.Message) -> None:
+        """Nothing newer comes before the older is settled; what was lent before is lent no longer."""
+        group, system = self._group, message.system_properties
+        queue = (LITE, system.queue_id)
+        if self._call is not self._asked_at:  # the first one of an answer
+            self._call, self._lent = self._asked_at, set()
+        is_of_now = self._asked_at.get(queue, 0) == group.resets[queue]
+        is_sure = not self._world.shard.settings.retention_bytes and group.max_attempts > MANY_ATTEMPTS
+        for place in self._world.ledger.at if is_of_now and is_sure else ():
+            if place[:2] == queue and place.offset < system.queue_offset and place not in self._lent:
+                assert self._may_be_settled(place), f"{place} is not settled, and {system.queue_offset} came"
+        for place, hold in group.holds.items():
+            if place[:2] == queue and place not in self._lent:
+                hold.void = True
+        self._lent.add(Place(LITE, system.queue_id, system.queue_offset))
+        self._world.ledger.counts["lite"] += 1
+
+    def _may_be_settled(self, place: Place) -> bool:
+        group, hold = self._group, self._group.holds.get(place)
+        return (
+            place in group.settled
+            or place in group.maybe_settled
+            or place.offset < group.skipped_below.get(place[:2], 0)
+            or (hold is not None and hold.in_flight > 0)
+        )
+
+    async def _subscribe(self) -> None:
         world = self._world
-        for topic, queues in world.topics.items():
-            definition = topic_definition(topic, queues, version=world.new_version(), type=world.type_of(topic))
-            request = broker_pb2.PutTopicRequest(topic=definition)
-            check_status((await world.doors.call(broker_rpc.PUT_TOPIC, request, self._headers)).status)
-        for group in world.groups:
-            order = 2 if group.name in ordered else 1
-            definition = group_definition(
-                group.name, group.max_attempts, [0.5, 2], version=world.new_version(), order=order
-            )
-            request = broker_pb2.PutGroupRequest(group=definition)
-            check_status((await world.doors.call(broker_rpc.PUT_GROUP, request, self._headers)).status)
-
-
-def offsets_by_queue(answer: broker_pb2.DescribeQueuesResponse) -> dict[tuple[str, int], int]:
-    first: defaultdict[tuple[str, int], int] = defaultdict(int)
-    for queue in answer.queues:
-        first[queue.topic.name, queue.id] = queue.first_offset
-    return first
+        request = service_pb2.SyncLiteSubscriptionRequest(
+            action=definition_pb2.COMPLETE_ADD,
+            topic=resource(LITE),
+            group=resource(self._group.name),
+            lite_topic_set=self._reads,
+        )
+        answer = await world.doors.call(service_rpc.SYNC_LITE_SUBSCRIPTION, request, self._headers)
+        check_status(answer.status)
+        self._told_in_run = world.ledger.run

@@ -55,15 +55,16 @@ class Language:
         return next(filter(None, (tool.fault() for tool in self.tools)), None)
 
 
+GO = Language(
+    "go",
+    "Go",
+    v2.GOLANG,
+    tools=[Tool("go", "version", (1, 26))],
+    build=[["go", "generate"], ["go", "vet"], ["go", "build", "-buildvcs=false", "-o", "hello"]],
+    run=["./hello"],
+)
 LANGUAGES = (
-    Language(
-        "go",
-        "Go",
-        v2.GOLANG,
-        tools=[Tool("go", "version", (1, 26))],
-        build=[["go", "generate"], ["go", "vet"], ["go", "build", "-buildvcs=false", "-o", "hello"]],
-        run=["./hello"],
-    ),
+    GO,
     Language(
         "java",
         "Java",

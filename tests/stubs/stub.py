@@ -1,10 +1,13 @@
 """A built stub: the program of one language under clients/."""
 
+import fcntl
 import functools
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -103,6 +106,22 @@ class _NotBuilt:
 def _build(language: Language) -> Stub | _NotBuilt:
     if fault := language.missing():
         return _NotBuilt(f"clients/{language.name}: {fault}", failed=False)
+    with _alone_in(language.folder):
+        return _built(language)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Generator[None]:
+    """Of all test processes."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _built(language: Language) -> Stub | _NotBuilt:
     for command in language.build:
         done = subprocess.run(
             command,

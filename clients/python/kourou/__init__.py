@@ -11,6 +11,7 @@
             consumer.ack(message)
 
 Each class has an asyncio sibling with the same methods: AsyncProducer, AsyncSimpleConsumer, AsyncPushConsumer.
+PullConsumer reads queues by offset.
 LitePushConsumer and LiteSimpleConsumer read lite topics.
 """
 
@@ -44,10 +45,14 @@ from kourou.errors import (
 from kourou.filters import Sql
 from kourou.lite_consumers import AsyncLitePushConsumer, AsyncLiteSimpleConsumer
 from kourou.lite_topics import Tail
-from kourou.message import Message, MessageType, ReceivedMessage, SendResult
+from kourou.message import Message, MessageType
 from kourou.message_id import OffsetMessageId
 from kourou.producer import AsyncProducer
+from kourou.pull_consumer import AsyncPullConsumer, PullConsumer
 from kourou.push_consumer import AsyncPushConsumer
+from kourou.received import ReceivedMessage
+from kourou.results import SendResult
+from kourou.route import Queue
 from kourou.simple_consumer import AsyncSimpleConsumer
 from kourou.sync import LitePushConsumer, LiteSimpleConsumer, Producer, PushConsumer, SimpleConsumer, Transaction
 from kourou.transactions import AsyncTransaction, TransactionResolution
@@ -57,6 +62,7 @@ __all__ = [
     "AsyncLitePushConsumer",
     "AsyncLiteSimpleConsumer",
     "AsyncProducer",
+    "AsyncPullConsumer",
     "AsyncPushConsumer",
     "AsyncSimpleConsumer",
     "AsyncTransaction",
@@ -79,7 +85,9 @@ __all__ = [
     "OffsetMessageId",
     "PartialFailure",
     "Producer",
+    "PullConsumer",
     "PushConsumer",
+    "Queue",
     "ReceivedMessage",
     "SendResult",
     "ServerError",

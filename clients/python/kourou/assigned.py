@@ -10,32 +10,29 @@ from functools import partial
 
 from kourou.backoff import Exponential
 from kourou.client import Client
+from kourou.consumption import Consumption
 from kourou.errors import ConnectionFailed, KourouError
 from kourou.filters import Filter
-from kourou.in_order import InOrder
-from kourou.listening import Listening
-from kourou.message import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.receiving import Poll, new_attempt_id, receive
 from kourou.route import Queue, endpoints_of, queue_of
-from kourou.settlement import Settler
 
 _log = logging.getLogger(__name__)
 
 ASSIGNMENT_INTERVAL_S = 5.0
-_SETTLING_TIMEOUT_S = 3.0
 _AGAIN = Exponential(initial_s=0.1, max_s=5.0)
 
 
 class AssignedQueues:
-    def __init__(self, client: Client, group: str, subscriptions: Mapping[str, Filter], listening: Listening) -> None:
+    def __init__(
+        self, client: Client, group: str, subscriptions: Mapping[str, Filter], consumption: Consumption
+    ) -> None:
+        """Of brokers that have the stream door, no queue is polled."""
         self._client = client
         self._group = group
         self._subscriptions = subscriptions
-        self._listening = listening
-        self._settler = Settler(client.wire, group)
-        self._in_order = InOrder(listening, self._settler, lambda: client.session.broker_settings)
+        self._consumption = consumption
         self._assigned: dict[str, frozenset[Queue]] = {}
         self._polls: dict[Queue, asyncio.Task[None]] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -50,20 +47,15 @@ class AssignedQueues:
     async def stop(self) -> None:
         """Ends the polls; what they still bring goes to others when the client says goodbye."""
         self._assigned.clear()
-        self._in_order.close()
+        self._consumption.close()
         tasks = [*self._keepers, *self._polls.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def settle(self) -> None:
-        """What the listener is done with, within a time-out."""
-        try:
-            async with asyncio.timeout(_SETTLING_TIMEOUT_S):
-                await self._settler.drain()
-        except TimeoutError:
-            _log.warning("not everything that was consumed could be settled; it will come again")
-        await self._settler.close()
+    async def close(self) -> None:
+        """Settles what the listener is done with, within a time-out."""
+        await self._consumption.settle()
 
     async def _keep(self, topic: str) -> None:
         while True:
@@ -79,7 +71,8 @@ class AssignedQueues:
         route = await self._client.routes.get(topic)
         # A broker assigns queues to the members that it knows, so it has to know us first.
         await self._client.session.settled(route.addresses)
-        queues = await self._ask_any(topic, sorted(route.addresses))
+        answered = await self._ask_any(topic, sorted(route.addresses))
+        queues = frozenset(queue for queue in answered if not self._client.doors.has_stream(queue.address))
         self._assigned[topic] = queues
         for queue in queues - self._polls.keys():
             poll = self._polls[queue] = asyncio.create_task(self._poll(queue), name=f"kourou poll {queue}")
@@ -110,8 +103,7 @@ class AssignedQueues:
         # The broker ends the poll of a queue that was taken from us.
         failures, attempt_id = 0, new_attempt_id()
         while queue in self._assigned.get(queue.topic, ()):
-            await self._settler.room(queue.address)
-            await self._listening.room()
+            await self._consumption.room(queue.address)
             try:
                 messages = await receive(self._client.wire, self._next_poll(queue), attempt_id)
             except KourouError as error:
@@ -121,17 +113,8 @@ class AssignedQueues:
                 await asyncio.sleep(_AGAIN.jittered_s(failures))
                 continue
             failures, attempt_id = 0, new_attempt_id()
-            self._take(messages)
-
-    def _take(self, messages: list[ReceivedMessage]) -> None:
-        in_order = self._client.session.broker_settings.fifo
-        for message in messages:
-            self._listening.take(message)
-            group = message.message_group or message.lite_topic if in_order else None
-            if group is None:
-                self._listening.hear(message).add_done_callback(partial(self._heard, message))
-            else:
-                self._in_order.put(group, message)
+            if messages:
+                self._consumption.take(messages)
 
     def _next_poll(self, queue: Queue) -> Poll:
         prescribed = self._client.session.broker_settings
@@ -143,14 +126,3 @@ class AssignedQueues:
             prescribed.long_polling_timeout_s,
             invisible_duration_s=None,
         )
-
-    def _heard(self, message: ReceivedMessage, done: asyncio.Future[bool]) -> None:
-        # Not only when it is settled: a broker that is down must not fill the cache for the others.
-        self._listening.release(message)
-        if done.cancelled():
-            return
-        if done.result():
-            self._settler.acknowledge(message)
-        else:
-            delay_s = self._client.session.broker_settings.retry.delay_s(message.attempt)
-            self._settler.give_back(message, delay_s)

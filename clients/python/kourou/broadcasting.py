@@ -6,23 +6,20 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 from kourou.backoff import Exponential
 from kourou.client import Client
-from kourou.errors import KourouError, ServerError, check_status
-from kourou.filters import Filter, wire_form
+from kourou.errors import KourouError, ServerError
+from kourou.filters import Filter
 from kourou.listening import Listening
-from kourou.message import ReceivedMessage
 from kourou.offsets import OFFSETS_FOLDER, OffsetFile
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
-from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.pulling import Pull, end_offset, first_offset, pull
+from kourou.received import ReceivedMessage
 from kourou.route import Queue
-from kourou.wire import REQUEST_TIMEOUT_S
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +83,7 @@ class BroadcastQueues:
             task.cancel()
         await asyncio.gather(*self._keepers, *idle, return_exceptions=True)
 
-    async def settle(self) -> None:
+    async def close(self) -> None:
         """When the listener has ended: the progress is written."""
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(self._writer, self._offsets.close)
@@ -94,9 +91,9 @@ class BroadcastQueues:
 
     async def _set_start(self, topic: str) -> None:
         """Once for a topic: a queue that comes later is new, and begins with its first message."""
-        policy = v2.END if self._start_at == "end" else v2.BEGINNING
+        find = end_offset if self._start_at == "end" else first_offset
         for queue in (await self._client.routes.get(topic)).readable:
-            self._offsets.set(queue, await self._query_offset(queue, policy))
+            self._offsets.set(queue, await find(self._client.wire, queue))
 
     async def _keep(self, topic: str) -> None:
         while True:
@@ -131,7 +128,7 @@ class BroadcastQueues:
     async def _pull(self, queue: Queue) -> None:
         failures = 0
         while not self._stopping:
-            await self._listening.room()
+            await self._listening.cache.wait()
             try:
                 await self._pull_once(queue)
                 failures = 0
@@ -148,13 +145,13 @@ class BroadcastQueues:
     async def _pull_once(self, queue: Queue) -> None:
         offset = self._offsets.get(queue)
         if offset is None:
-            offset = await self._query_offset(queue, v2.BEGINNING)
+            offset = await first_offset(self._client.wire, queue)
         try:
             messages, next_offset = await self._ask(queue, offset)
         except ServerError as error:
             if error.code not in (v2.ILLEGAL_OFFSET, v2.OFFSET_NOT_FOUND):
                 raise
-            first = await self._query_offset(queue, v2.BEGINNING)
+            first = await first_offset(self._client.wire, queue)
             _log.warning("%s has no offset %d any more; going on at %d", queue, offset, first)
             self._offsets.set(queue, first)
             return
@@ -166,40 +163,20 @@ class BroadcastQueues:
         if not messages:
             return None
         self._hearing.add(queue)
-        for message in messages:
-            self._listening.take(message)
-        heard = [self._listening.hear(message) for message in messages]
+        size_bytes = sum(message.size_bytes for message in messages)
+        self._listening.cache.take(len(messages), size_bytes)
+        portions = self._listening.portions(messages)
+        heard = [self._listening.hear(portion) for portion in portions]
         try:
             await asyncio.wait(heard)
         finally:
             self._hearing.discard(queue)
-            for message in messages:
-                self._listening.release(message)
-        return next((message for message, done in zip(messages, heard, strict=True) if done.cancelled()), None)
+            self._listening.cache.release(len(messages), size_bytes)
+        return next((portion[0] for portion, done in zip(portions, heard, strict=True) if done.cancelled()), None)
 
     async def _ask(self, queue: Queue, offset: int) -> tuple[list[ReceivedMessage], int]:
         prescribed = self._client.session.broker_settings
-        request = service_pb2.PullMessageRequest(
-            group=v2.Resource(name=self._group),
-            message_queue=queue.wire,
-            offset=offset,
-            batch_size=prescribed.receive_batch_size,
-            filter_expression=wire_form(self._subscriptions[queue.topic]),
-            long_polling_timeout=timedelta(seconds=prescribed.long_polling_timeout_s),
-        )
-        timeout_s = prescribed.long_polling_timeout_s + REQUEST_TIMEOUT_S
-        messages, next_offset = list[ReceivedMessage](), offset
-        stream = self._client.wire.stream(queue.address, service_rpc.PULL_MESSAGE, request, timeout_s)
-        async with aclosing(stream):
-            async for answer in stream:
-                if answer.HasField("message"):
-                    messages.append(ReceivedMessage(answer.message, queue.broker, queue.address))
-                elif answer.HasField("next_offset"):
-                    next_offset = answer.next_offset
-                elif answer.status.code != v2.MESSAGE_NOT_FOUND:
-                    check_status(answer.status)
-        return messages, next_offset
-
-    async def _query_offset(self, queue: Queue, policy: v2.QueryOffsetPolicy) -> int:
-        request = service_pb2.QueryOffsetRequest(message_queue=queue.wire, query_offset_policy=policy)
-        return (await self._client.wire.call(queue.address, service_rpc.QUERY_OFFSET, request)).message.offset
+        wanted = self._subscriptions[queue.topic]
+        wait_s = prescribed.long_polling_timeout_s
+        asked = Pull(self._group, queue, wanted, offset, prescribed.receive_batch_size, wait_s)
+        return await pull(self._client.wire, asked)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TypedDict
 
+from kourou.doors import Door, Doors
 from kourou.errors import ClosedError, InvalidArgument, KourouError
 from kourou.name_servers import NameServers
 from kourou.names import group_fault, namespace_fault
@@ -38,6 +39,9 @@ class ClientOptions(TypedDict, total=False):
     tls: Tls
     """Whether NameServers and brokers are reached over TLS: True, False or a file with the CAs to believe. When left
     out: KOUROU_TLS, which is one of them, else plaintext."""
+    door: Door
+    """By which messages go to and from brokers: "stream", which is kourou.stream.v1 and left out means, or "rocketmq",
+    which is apache.rocketmq.v2. A broker that does not know the first is spoken to by the second."""
     transport: Transport
     """The network; real gRPC when left out. It is not closed with the client."""
 
@@ -78,6 +82,7 @@ class Client:
             pull_interval_s=options.get("route_interval_s", PULL_INTERVAL_S),
         )
         self.session = Session(self.wire, own_settings, group)
+        self.doors = Doors(options.get("door", "stream"))
         self._closed = False
 
     def check_open(self) -> None:

@@ -8,6 +8,7 @@ to another queue if there is only one. Where order matters, all tries go to one 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from tenacity import AsyncRetrying, RetryCallState
 
@@ -39,8 +40,8 @@ class Course:
         self._elsewhere = False
         self._maybe_stored = False
 
-    def next_queue(self, route: Route) -> Queue:
-        """Raises Forbidden when the topic has no writable queue."""
+    def next_queue(self, route: Route, busy: Collection[str] = ()) -> Queue:
+        """`busy`: addresses that are better left alone now. Raises Forbidden when the topic has no writable queue."""
         queues = route.writable
         if not queues:
             self._elsewhere = False
@@ -50,6 +51,8 @@ class Course:
             queues = [queue for queue in queues if queue.address == self._queue.address] or queues
         else:
             queues = [queue for queue in queues if queue.address not in self._avoided] or queues
+            if busy:
+                queues = [queue for queue in queues if queue.address not in busy] or queues
         self._queue = queues[self._turn % len(queues)]
         self._turn += 1
         return self._queue
@@ -95,7 +98,7 @@ class OrderedCourse(Course):
         super().__init__(topic, 0)
         self._group = group
 
-    def next_queue(self, route: Route) -> Queue:
+    def next_queue(self, route: Route, busy: Collection[str] = ()) -> Queue:
         """Raises Forbidden when that queue takes no messages any more."""
         if self._queue is None:
             self._queue = route.queue_of_group(self._group)

@@ -1,4 +1,4 @@
-"""Getting messages to a broker: as many tries as it takes, and as the time allows."""
+"""Getting a frame to a broker: as many tries as it takes, and as the time allows."""
 
 from __future__ import annotations
 
@@ -6,70 +6,56 @@ import asyncio
 from collections.abc import Sequence
 
 from kourou.client import Client
-from kourou.course import Course, tries
+from kourou.course import tries
 from kourou.errors import KourouError
-from kourou.message import SendResult
-from kourou.outbox import Outbox, Parcel, Sort
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.frame import Frame
+from kourou.outbox import Outbox
+from kourou.results import Outcome
+from kourou.route import Queue
 
 _TRIES_IN_TIMEOUT = 3
 """A try may take this part of it: one, the same broker again while the outcome is unknown, then another broker."""
 
 
 class Delivery:
-    """Of a producer's messages, each request on its own course."""
-
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, outbox: Outbox) -> None:
         self._client = client
-        self._outbox = Outbox(client.wire)
+        self._outbox = outbox
 
-    async def deliver(
-        self, course: Course, messages: Sequence[v2.Message], timeout_s: float, sort: Sort | None
-    ) -> list[SendResult]:
-        """All are stored, or none is. Raises what the last try came to, TimeoutExceeded if it may be stored."""
-        deadline_s = asyncio.get_running_loop().time() + timeout_s
-        try_s = timeout_s / _TRIES_IN_TIMEOUT
-        with self._client.in_use():
-            try:
-                async with asyncio.timeout_at(deadline_s):
-                    try:
-                        return await self._try(course, messages, try_s, sort)
-                    except KourouError as error:
-                        return await self._try_again(course, messages, try_s, sort, deadline_s, error)
-            except KourouError as error:
-                raise course.verdict(error) from error.__cause__
-            except TimeoutError:
-                raise course.too_late() from None
+    async def deliver(self, frame: Frame, queue: Queue | None) -> Sequence[Outcome]:
+        """What became of each message. `queue`: where the first try goes, if the frame's course has chosen it already.
+        Raises what the last try came to, TimeoutExceeded if they may be stored."""
+        course = frame.course
+        try_s = frame.timeout_s / _TRIES_IN_TIMEOUT
+        try:
+            async with asyncio.timeout_at(frame.deadline_s):
+                try:
+                    return await self._try(frame, queue, try_s)
+                except KourouError as error:
+                    return await self._try_again(frame, try_s, error)
+        except KourouError as error:
+            raise course.verdict(error) from error.__cause__
+        except TimeoutError:
+            raise course.too_late() from None
 
-    async def close(self) -> None:
-        await self._outbox.close()
-
-    async def _try_again(
-        self,
-        course: Course,
-        messages: Sequence[v2.Message],
-        try_s: float,
-        sort: Sort | None,
-        deadline_s: float,
-        first_error: KourouError,
-    ) -> list[SendResult]:
+    async def _try_again(self, frame: Frame, try_s: float, first_error: KourouError) -> Sequence[Outcome]:
         """Only now with tenacity, whose machinery costs more than a send that succeeds: it is told the first error."""
-        async for attempt in tries(course, self._client.session.broker_settings.retry, deadline_s):
+        async for attempt in tries(frame.course, self._client.session.broker_settings.retry, frame.deadline_s):
             with attempt:
                 if attempt.retry_state.attempt_number == 1:
                     raise first_error
-                return await self._try(course, messages, try_s, sort)
+                return await self._try(frame, None, try_s)
         raise AssertionError("the tries end with a result or an error")
 
-    async def _try(
-        self, course: Course, messages: Sequence[v2.Message], timeout_s: float, sort: Sort | None
-    ) -> list[SendResult]:
+    async def _try(self, frame: Frame, queue: Queue | None, timeout_s: float) -> Sequence[Outcome]:
         self._client.check_open()  # a send that fails because of `close` is not tried again
-        route = await self._client.routes.get(course.topic)
-        queue = course.next_queue(route)
+        route = await self._client.routes.get(frame.kind.topic)
+        if queue is None:
+            queue = frame.course.next_queue(route)
+        frame.address = queue.address
         try:
-            return await self._outbox.send(Parcel(messages, queue, timeout_s, sort))
+            return await self._outbox.send(frame, queue, timeout_s)
         except KourouError as error:
-            course.failed(error, route)
-            self._client.routes.pull_soon(course.topic)
+            frame.course.failed(error, route)
+            self._client.routes.pull_soon(frame.kind.topic)
             raise

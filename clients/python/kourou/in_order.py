@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kourou.listening import Listening
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 from kourou.settings import BrokerSettings
 from kourou.settlement import Settler
 
@@ -49,11 +49,11 @@ class InOrder:
             try:
                 await self._consume(message)
             finally:
-                self._listening.release(message)
+                self._listening.cache.release(1, message.size_bytes)
         del self._waiting[key]
 
     async def _consume(self, message: ReceivedMessage) -> None:
-        while not await self._listening.hear(message):
+        while not await self._listening.hear([message]):
             prescribed = self._prescribed()
             if message.attempt >= prescribed.max_attempts:
                 return await self._settler.give_up(message, prescribed.max_attempts)

@@ -28,7 +28,7 @@ class AsyncLiteSimpleConsumer(Receiver):
     ) -> None:
         """`group`: one that was made for lite topics of `topic`, which is of type LITE.
         `on_lost`: called with a lite topic that another member of an exclusive group has subscribed to."""
-        super().__init__(v2.LITE_SIMPLE_CONSUMER, group, {topic: "*"}, namesrv, options)
+        super().__init__(v2.LITE_SIMPLE_CONSUMER, group, {topic: "*"}, namesrv, {**options, "door": "rocketmq"})
         self._lite_topics = LiteTopics(self._client, group, topic, on_lost)
 
     @property
@@ -67,6 +67,7 @@ class AsyncLitePushConsumer(AsyncPushConsumer):
         **options: Unpack[ClientOptions],
     ) -> None:
         """As AsyncPushConsumer; group, topic and on_lost as AsyncLiteSimpleConsumer."""
+        options["door"] = "rocketmq"
         super().__init__(
             group,
             {topic: "*"},

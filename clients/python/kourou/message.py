@@ -1,23 +1,23 @@
-"""What is sent and what is received, as plain Python; the protobuf form stays inside the library."""
+"""A message to send, as plain Python; the protobuf form stays inside the library."""
 
 from __future__ import annotations
 
 import hashlib
 import socket
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Self
 
-from kourou.errors import CorruptMessage, InvalidArgument
+from kourou.errors import InvalidArgument
 from kourou.limits import MAX_BODY_BYTES
 from kourou.names import lite_topic_fault, topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 
-_HOST = socket.gethostname()
-_GZIP_WBITS = zlib.MAX_WBITS | 16
+HOST = socket.gethostname()
 
 
 class MessageType(StrEnum):
@@ -36,7 +36,7 @@ class MessageType(StrEnum):
 
 
 _NORMAL = MessageType.NORMAL
-_WIRE_TYPE = {
+WIRE_TYPE = {
     MessageType.NORMAL: v2.NORMAL,
     MessageType.FIFO: v2.FIFO,
     MessageType.DELAY: v2.DELAY,
@@ -44,10 +44,10 @@ _WIRE_TYPE = {
     MessageType.LITE: v2.LITE,
     MessageType.PRIORITY: v2.PRIORITY,
 }
-_TYPE_OF_WIRE = {wire: type_ for type_, wire in _WIRE_TYPE.items()}
+TYPE_OF_WIRE = {wire: type_ for type_, wire in WIRE_TYPE.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Message:
     """A message to send. Raises InvalidArgument when no broker would take it.
 
@@ -71,169 +71,88 @@ class Message:
     lite_topic: str | None = None
     """LITE: 1 to 64 letters, digits, _ and -. It comes to be with its first message."""
 
-    def __post_init__(self) -> None:
-        fault = topic_fault(self.topic) or _body_fault(self.body) or _tag_fault(self.tag)
-        fault = fault or _keys_fault(self.keys) or _properties_fault(self.properties)
-        if self.type is not _NORMAL:
-            fault = fault or _type_fault(self)
+    type: MessageType = field(init=False, repr=False, compare=False)
+    """What it is by the fields that are set; TRANSACTION is nothing that a message is by itself."""
+    size_bytes: int = field(init=False, repr=False, compare=False)
+    """Of the body, the tag, the keys and the properties, roughly."""
+
+    # Senders make millions of them. What a frozen dataclass would do takes four times as long as to fill in an open
+    # object of the same layout, and to close it then.
+    def __new__(
+        cls,
+        topic: str,
+        body: bytes,
+        tag: str | None = None,
+        keys: Sequence[str] = (),
+        properties: Mapping[str, str] | None = None,
+        message_group: str | None = None,
+        delivery_time: datetime | None = None,
+        priority: int | None = None,
+        lite_topic: str | None = None,
+    ) -> Self:
+        message: Any = _Open()
+        message.topic = topic
+        message.body = body
+        message.tag = tag
+        message.keys = keys
+        message.properties = {} if properties is None else properties
+        message.message_group = message_group
+        message.delivery_time = delivery_time
+        message.priority = priority
+        message.lite_topic = lite_topic
+        message.type = _NORMAL
+        size_bytes = 0
+        fault = _topic_fault(topic) or _body_fault(body)
+        if tag is not None:
+            fault = fault or _tag_fault(tag)
+            size_bytes = 0 if fault else len(tag)
+        if keys:
+            fault = fault or _keys_fault(keys)
+            size_bytes += 0 if fault else sum(map(len, keys))
+        if properties:
+            fault = fault or _properties_fault(properties)
+            size_bytes += 0 if fault else sum(map(len, properties)) + sum(map(len, properties.values()))
+        message.size_bytes = 0 if fault else size_bytes + len(body)
+        if not (message_group is delivery_time is priority is lite_topic is None):
+            message.type = _type_of(message)
+            fault = fault or _type_fault(message)
         if fault:
             raise InvalidArgument(fault)
+        message.__class__ = cls
+        return message
 
-    @property
-    def type(self) -> MessageType:
-        """What it is by the fields that are set; TRANSACTION is nothing that a message is by itself."""
-        if self.message_group is not None:
-            return MessageType.FIFO
-        if self.delivery_time is not None:
-            return MessageType.DELAY
-        if self.priority is not None:
-            return MessageType.PRIORITY
-        return _NORMAL if self.lite_topic is None else MessageType.LITE
-
-
-@dataclass(frozen=True, slots=True)
-class SendResult:
-    """A message that the broker has stored, as durably as the broker is set to."""
-
-    message_id: str
-    """The producer's id; the same through all retries and deliveries."""
-    offset_message_id: str | None
-    """Where the broker stored it; None from brokers that do not say."""
-    topic: str
-    broker: str
-    queue_id: int
-    """The broker chooses it. -1 while the message is in no queue: delayed, or of an open transaction."""
-    offset: int
-    """The position in its queue; -1 as above."""
-    recall_handle: str | None = None
-    """Of a delayed message: `Producer.recall` takes it back."""
-    transaction_id: str | None = None
-    """Of a message in a transaction."""
-
-
-class ReceivedMessage:
-    """A message as a consumer has it."""
-
-    __slots__ = ("_body", "_message", "address", "attempt", "broker", "queue_id", "receipt_handle")
-
-    def __init__(self, message: v2.Message, broker: str, address: str) -> None:
-        self._message = message
-        self._body: bytes | None = None
-        self.broker = broker
-        """The name of the broker it came from."""
-        self.address = address
-        """The "host:port" of that broker."""
-        self.queue_id = message.system_properties.queue_id
-        self.receipt_handle = message.system_properties.receipt_handle
-        """What settles this delivery; changes with its invisible time. Empty when broadcasting."""
-        self.attempt = max(1, message.system_properties.delivery_attempt)
-        """Which delivery of this message to the group it is, from 1."""
-
-    @property
-    def topic(self) -> str:
-        return self._message.topic.name
-
-    @property
-    def body(self) -> bytes:
-        """Unpacked. Raises CorruptMessage when it is not what its encoding says, or unpacks to more than 4 MiB."""
-        if self._body is None:
-            gzipped = self._message.system_properties.body_encoding == v2.GZIP
-            self._body = _gunzip(self._message.body, self.message_id) if gzipped else self._message.body
-        return self._body
-
-    @property
-    def type(self) -> MessageType:
-        return _TYPE_OF_WIRE.get(self._message.system_properties.message_type, MessageType.NORMAL)
-
-    @property
-    def message_group(self) -> str | None:
-        system = self._message.system_properties
-        return system.message_group if system.HasField("message_group") else None
-
-    @property
-    def delivery_time(self) -> datetime | None:
-        """The time that the sender of a delayed message set."""
-        system = self._message.system_properties
-        return _datetime(system.delivery_timestamp) if system.HasField("delivery_timestamp") else None
-
-    @property
-    def priority(self) -> int | None:
-        system = self._message.system_properties
-        return system.priority if system.HasField("priority") else None
-
-    @property
-    def lite_topic(self) -> str | None:
-        system = self._message.system_properties
-        return system.lite_topic if system.HasField("lite_topic") else None
-
-    @property
-    def message_id(self) -> str:
-        return self._message.system_properties.message_id
-
-    @property
-    def tag(self) -> str | None:
-        system = self._message.system_properties
-        return system.tag if system.HasField("tag") else None
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return tuple(self._message.system_properties.keys)
-
-    @property
-    def properties(self) -> dict[str, str]:
-        return dict(self._message.user_properties)
-
-    @property
-    def offset(self) -> int:
-        """The position in its queue."""
-        return self._message.system_properties.queue_offset
-
-    @property
-    def born_at(self) -> datetime:
-        """When the producer made it, by the producer's clock."""
-        return _datetime(self._message.system_properties.born_timestamp)
-
-    @property
-    def stored_at(self) -> datetime | None:
-        """When the broker stored it, by the broker's clock."""
-        system = self._message.system_properties
-        return _datetime(system.store_timestamp) if system.HasField("store_timestamp") else None
-
-    @property
-    def born_host(self) -> str:
-        return self._message.system_properties.born_host
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the body as it was transferred."""
-        return len(self._message.body)
-
-    @property
-    def dead_letter_of(self) -> tuple[str, str] | None:
-        """For a message of a dead-letter topic, the topic and message id it had before."""
-        system = self._message.system_properties
-        if not system.HasField("dead_letter_queue"):
-            return None
-        return system.dead_letter_queue.topic, system.dead_letter_queue.message_id
-
-    def __repr__(self) -> str:
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """For pickle and copy."""
         return (
-            f"ReceivedMessage(topic={self.topic!r}, message_id={self.message_id!r}, broker={self.broker!r},"
-            f" queue_id={self.queue_id}, offset={self.offset}, attempt={self.attempt}, size_bytes={self.size_bytes})"
+            self.topic,
+            self.body,
+            self.tag,
+            self.keys,
+            self.properties,
+            self.message_group,
+            self.delivery_time,
+            self.priority,
+            self.lite_topic,
         )
 
 
-def to_half_message(message: Message, message_id: str, born: Timestamp) -> v2.Message:
-    """The message as it begins a transaction. Raises InvalidArgument when it is of another type by itself."""
-    if message.type is not MessageType.NORMAL:
-        raise InvalidArgument(f"a {message.type} message cannot be part of a transaction")
-    encoded = to_protobuf(message, message_id, born)
-    encoded.system_properties.message_type = v2.TRANSACTION
-    return encoded
+class _Open:
+    """A message that is being filled in: of the layout of Message, which its class becomes."""
+
+    __slots__ = tuple(Message.__dataclass_fields__)
 
 
-def to_protobuf(message: Message, message_id: str, born: Timestamp) -> v2.Message:
-    """The message as it is sent; the queue is set later, for each attempt."""
+def _type_of(message: Message) -> MessageType:
+    if message.message_group is not None:
+        return MessageType.FIFO
+    if message.delivery_time is not None:
+        return MessageType.DELAY
+    return MessageType.LITE if message.priority is None else MessageType.PRIORITY
+
+
+def to_protobuf(message: Message, message_id: str, born: Timestamp, type_: MessageType | None = None) -> v2.Message:
+    """As it is sent through apache.rocketmq.v2; the queue is set later, for each attempt. `type_`: TRANSACTION, if it
+    begins one."""
     encoded = v2.Message(
         topic=v2.Resource(name=message.topic),
         user_properties=message.properties,
@@ -246,9 +165,9 @@ def to_protobuf(message: Message, message_id: str, born: Timestamp) -> v2.Messag
                 type=v2.MD5, checksum=hashlib.md5(message.body, usedforsecurity=False).hexdigest().upper()
             ),
             body_encoding=v2.IDENTITY,
-            message_type=v2.NORMAL,
+            message_type=WIRE_TYPE[type_ or message.type],
             born_timestamp=born,
-            born_host=_HOST,
+            born_host=HOST,
         ),
         body=message.body,
     )
@@ -258,7 +177,6 @@ def to_protobuf(message: Message, message_id: str, born: Timestamp) -> v2.Messag
 
 
 def _set_type(system: v2.SystemProperties, message: Message) -> None:
-    system.message_type = _WIRE_TYPE[message.type]
     if message.message_group is not None:
         system.message_group = message.message_group
     elif message.delivery_time is not None:
@@ -316,6 +234,11 @@ def _lite_topic_fault(name: str | None) -> str | None:
     return _text_fault("lite topic", name) or lite_topic_fault(name)
 
 
+@lru_cache(4096)
+def _topic_fault(topic: str) -> str | None:
+    return topic_fault(topic)
+
+
 def _body_fault(body: object) -> str | None:
     if not isinstance(body, bytes):
         return f"the body is {type(body).__name__}, not bytes"
@@ -326,9 +249,12 @@ def _body_fault(body: object) -> str | None:
     return None
 
 
-def _tag_fault(tag: str | None) -> str | None:
-    if tag is None:
-        return None
+def _tag_fault(tag: object) -> str | None:
+    return _tag_text_fault(tag) if isinstance(tag, str) else _text_fault("tag", tag)
+
+
+@lru_cache(4096)
+def _tag_text_fault(tag: str) -> str | None:
     if fault := _text_fault("tag", tag):
         return fault
     if not tag.strip():
@@ -359,25 +285,10 @@ def _properties_fault(properties: Mapping[str, str]) -> str | None:
 def _text_fault(what: str, text: object) -> str | None:
     if not isinstance(text, str):
         return f"the {what} {text!r} is {type(text).__name__}, not str"
+    if text.isascii():
+        return None
     try:
         text.encode()
     except UnicodeEncodeError:  # as of a command line that is not UTF-8
         return f"the {what} {text!r} is no Unicode text"
     return None
-
-
-def _gunzip(packed: bytes, message_id: str) -> bytes:
-    unpack = zlib.decompressobj(_GZIP_WBITS)
-    try:
-        body = unpack.decompress(packed, MAX_BODY_BYTES + 1)
-    except zlib.error as error:
-        raise CorruptMessage(f"the body of message {message_id} is no gzip: {error}") from None
-    if len(body) > MAX_BODY_BYTES:
-        raise CorruptMessage(f"the body of message {message_id} unpacks to more than {MAX_BODY_BYTES} bytes")
-    if not unpack.eof:
-        raise CorruptMessage(f"the gzip of the body of message {message_id} is cut off")
-    return body
-
-
-def _datetime(stamp: Timestamp) -> datetime:
-    return datetime.fromtimestamp(stamp.seconds + stamp.nanos / 1e9, UTC)

@@ -6,7 +6,7 @@ A producer's id has the layout of RocketMQ 5, 17 bytes as 34 upper-case hex digi
     node      6 bytes  random for each process, with the multicast bit set, as RFC 9562 has it for made-up node ids
     process   2 bytes  the low half of the process id
     seconds   4 bytes  since 2021-01-01T00:00:00Z
-    sequence  4 bytes  counts up, from a random start
+    sequence  4 bytes  counts up, from a random start; messages that travel together have consecutive ones
 
 The node is not the host's hardware address, as elsewhere: containers on different hosts share theirs, and their process
 id is 1 on each. 47 random bits keep them apart, and a forked child draws its own.
@@ -17,10 +17,10 @@ as in `broker-a@1f40.3`, the fourth message of what lies at 0x1f40 of that broke
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ each has its own, separated by commas, if they do not lie together."""
 _VERSION = "01"
 _EPOCH_S = 1_609_459_200  # 2021-01-01T00:00:00Z
 _MULTICAST = 1 << 40
+_SEQUENCES = 1 << 32
 _OFFSET_ID = re.compile(r"(?P<broker>[^@\s]+)@(?P<position>[0-9a-f]{1,16})\.(?P<index>[0-9a-f]{1,8})\Z", re.IGNORECASE)
 
 _STORED = re.compile(r"(-1|\d+)\.(\d+)\.(\d+)\Z", re.ASCII)
@@ -45,7 +46,15 @@ class _Process:
     def __init__(self) -> None:
         node = secrets.randbits(48) | _MULTICAST
         self.prefix = f"{_VERSION}{node:012X}{os.getpid() & 0xFFFF:04X}"
-        self.sequence = itertools.count(secrets.randbits(32))
+        self._next = secrets.randbits(32)
+        self._taking = threading.Lock()
+
+    def take(self, count: int) -> int:
+        """The first of so many numbers in a row."""
+        with self._taking:
+            first = self._next if self._next + count <= _SEQUENCES else 0
+            self._next = (first + count) % _SEQUENCES
+            return first
 
 
 _process = _Process()
@@ -62,9 +71,19 @@ if hasattr(os, "register_at_fork"):
 
 def new_message_id() -> str:
     """34 upper-case hex digits, unique over processes and hosts; may be called from any thread."""
+    return new_message_ids(1)
+
+
+def new_message_ids(count: int) -> str:
+    """The first of so many; those of the others are `message_id_after` it. The last 8 digits do not wrap on the way."""
     process = _process
     seconds = int(time.time()) - _EPOCH_S
-    return f"{process.prefix}{seconds & 0xFFFFFFFF:08X}{next(process.sequence) & 0xFFFFFFFF:08X}"
+    return f"{process.prefix}{seconds & 0xFFFFFFFF:08X}{process.take(count):08X}"
+
+
+def message_id_after(first_id: str, distance: int) -> str:
+    """The last 8 digits count up. Raises ValueError when they are none."""
+    return f"{first_id[:-8]}{int(first_id[-8:], 16) + distance:08X}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +109,7 @@ class OffsetMessageId:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class Place:
     """Where the broker stored a message."""
 
     queue_id: int
@@ -99,13 +118,13 @@ class Stored:
     index: int
 
     @staticmethod
-    def of_trailing(trailing: Mapping[str, str | bytes], count: int) -> list[Stored]:
+    def of_trailing(trailing: Mapping[str, str | bytes], count: int) -> list[Place]:
         """Of each of so many messages; empty from a broker that does not say, as RocketMQ's."""
         matches = [_STORED.match(part) for part in str(trailing.get(STORED_KEY, "")).split(",")]
-        places = [Stored(*map(int, match.groups())) for match in matches if match is not None]
+        places = [Place(*map(int, match.groups())) for match in matches if match is not None]
         if len(places) == 1 == len(matches):
             first = places[0]
-            return [Stored(first.queue_id, first.position, first.index + place) for place in range(count)]
+            return [Place(first.queue_id, first.position, first.index + place) for place in range(count)]
         return places if len(places) == len(matches) == count else []
 
     def offset_message_id(self, broker: str) -> str:

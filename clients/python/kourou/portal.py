@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,15 +23,25 @@ class Portal:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Blocks until it is done. Interrupted (Ctrl-C), it cancels the work. Raises what the work raises, and
         RuntimeError on the portal's own thread, where it would wait for itself."""
-        if threading.current_thread() is self._thread:
+        try:
+            self.check_not_within()
+        except RuntimeError:
             work.close()
-            raise RuntimeError("a blocking client on the event loop of the clients would wait for itself")
+            raise
         future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def check_not_within(self) -> None:
+        """Raises RuntimeError on the portal's own thread."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a blocking client on the event loop of the clients would wait for itself")
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        self._running_loop().call_soon_threadsafe(callback)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -80,3 +90,13 @@ if hasattr(os, "register_at_fork"):
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs it on the portal of this process."""
     return _portal.run(work)
+
+
+def call_soon(callback: Callable[[], object]) -> None:
+    """On the event loop of this process's portal."""
+    _portal.call_soon(callback)
+
+
+def check_not_within() -> None:
+    """Raises RuntimeError on the portal's own thread, where a blocking call would wait for itself."""
+    _portal.check_not_within()

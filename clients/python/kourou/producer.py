@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from typing_extensions import Unpack
 
 from kourou import commands, settings
+from kourou.bulks import send_all
 from kourou.client import Client, ClientOptions
-from kourou.course import Course
-from kourou.delivery import Delivery
-from kourou.errors import InvalidArgument, KourouError, PartialFailure
-from kourou.message import Message, MessageType, SendResult, to_half_message, to_protobuf
-from kourou.message_id import new_message_id
+from kourou.codecs import CODEC_OF, Compression
+from kourou.errors import InvalidArgument
+from kourou.frame import AnyFuture, Kind, Single
+from kourou.lane import Lane
+from kourou.lanes import Lanes
+from kourou.memory import Memory
+from kourou.message import Message, MessageType
 from kourou.names import topic_fault
-from kourou.ordered import Lines
-from kourou.parcelling import strands
+from kourou.outbox import EitherOutbox
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
-from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
+from kourou.results import SendResult
+from kourou.rocketmq_outbox import RocketmqOutbox
+from kourou.stream_outbox import StreamOutbox
 from kourou.transactions import AsyncTransaction, Checks, TransactionChecker, TransactionResolution, end_transaction
 
 PRODUCER_GROUP_HEADER = "x-kourou-producer-group"
 SEND_TIMEOUT_S = 5.0
 """Over all tries of a message: a broker that restarts after a crash is back within it."""
-_PARCELS_AT_A_TIME = 16
-"""Of one send_many: enough to keep several brokers busy, few enough that none waits long for its turn to leave."""
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Of messages that are not answered yet."""
 
 
 class AsyncProducer:
     """Sends messages, on one event loop; any number of tasks may share it.
 
-    What is sent while requests to the same broker are under way shares the next one, so tasks that send at the same
-    time are served in batches without a delay for any of them. A message that is tried again at the broker that has it
+    What is sent while frames to the same broker are under way shares the next one, so what is sent at the same time
+    travels in batches without a delay for any of it. A message that is tried again at the broker that has it
     is not stored twice; it may be when that one breaks before its answer and the retry goes to another one, with the
     same message id. Messages of one message group all go to one queue, in the order of the calls.
     """
@@ -50,22 +52,33 @@ class AsyncProducer:
         send_timeout_s: float = SEND_TIMEOUT_S,
         transaction_checker: TransactionChecker | None = None,
         topics: Sequence[str] = (),
+        compression: Compression | None = None,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
         **options: Unpack[ClientOptions],
     ) -> None:
         """`namesrv`: "host:port" of one or several NameServers; else from KOUROU_NAMESRV, else the local cluster.
         `group`: the producer group, under which the admin service lists this producer.
         `transaction_checker`: asked by brokers about messages whose transaction was left open, by this producer or by
         another one of the same topic; needed for `transaction`.
-        `topics`: what it is going to send to, so that brokers find it before its first message."""
+        `topics`: what it is going to send to, so that brokers find it before its first message.
+        `compression`: "zstd" or "lz4" packs the bodies of each frame, by the stream door, if that makes it smaller.
+        `max_waiting_bytes`: with so much sent and not answered, `send` and `send_soon` wait."""
         for topic in topics:
             if fault := topic_fault(topic):
                 raise InvalidArgument(fault)
         headers = [(PRODUCER_GROUP_HEADER, group)] if group else []
+        if compression is not None and compression not in CODEC_OF:
+            raise InvalidArgument(f"the compression is {compression!r}, not one of {', '.join(CODEC_OF)} or None")
+        if max_waiting_bytes < 1:
+            raise InvalidArgument("max_waiting_bytes is at least 1")
+        headers = [(PRODUCER_GROUP_HEADER, group)] if group else []
         self._client = Client(namesrv, self._settings, group=group, options=options, headers=headers)
-        self._delivery = Delivery(self._client)
-        self._lines = Lines(self._delivery)
+        wire = self._client.wire
+        outbox = EitherOutbox(self._client.doors, StreamOutbox(wire, compression), RocketmqOutbox(wire))
+        self._memory = Memory(max_waiting_bytes)
+        self._lanes = Lanes(self._client, outbox, self._memory, self._use)
         self._send_timeout_s = send_timeout_s
-        self._turns = {topic: _first_turn() for topic in topics}
+        self._topics = dict.fromkeys(topics)
         self._checks: Checks | None = None
         if transaction_checker is not None:
             self._checks = Checks(self._client, transaction_checker)
@@ -92,43 +105,35 @@ class AsyncProducer:
         """Makes it known to the brokers of its `topics`; without those, the first message does. Raises TopicNotFound,
         ConnectionFailed."""
         with self._client.in_use():
-            for topic in list(self._turns):
+            for topic in list(self._topics):
                 await self._client.session.settled((await self._client.routes.get(topic)).addresses)
 
-    async def send(self, message: Message, *, timeout_s: float | None = None) -> SendResult:
-        """Returns when the broker has stored the message. Raises TopicNotFound, TimeoutExceeded and their kin."""
-        return (await self._deliver([message], timeout_s))[0]
+    def send(self, message: Message, *, timeout_s: float | None = None) -> asyncio.Future[SendResult]:
+        """`await` it: done when the broker has stored the message. It is on its way already, so many may be begun and
+        awaited later; who begins more than fit in memory takes `send_soon`. Raises TopicNotFound, TimeoutExceeded and
+        their kin when awaited, ClosedError at once."""
+        if self._memory.is_full:
+            return asyncio.create_task(self._send_in_turn(message, timeout_s))
+        future = asyncio.Future[SendResult]()
+        self._put_any(message, timeout_s, future)
+        return future
 
-    async def send_many(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> list[SendResult]:
-        """The results in the order of the messages, which may be of several topics. They travel in requests of up to
-        128 messages, and the time-out is that of each request. Of a message group, what follows a request that failed
-        is not sent and has its error. Raises PartialFailure when only some were stored, and the first error itself
-        when none was."""
-        turns = asyncio.Semaphore(_PARCELS_AT_A_TIME)
-        outcomes: dict[int, SendResult | KourouError] = {}
+    async def send_soon(self, message: Message, *, timeout_s: float | None = None) -> asyncio.Future[SendResult]:
+        """Returns as soon as there is room for the message (`max_waiting_bytes`): with the future of its result, which
+        raises what `send` raises."""
+        while self._memory.is_full:
+            await self._memory.room()
+        future = asyncio.Future[SendResult]()
+        self._put_any(message, timeout_s, future)
+        return future
 
-        async def attempt(strand: list[list[int]]) -> None:
-            """One request after the other, as long as they succeed."""
-            failure: KourouError | None = None
-            for share in strand:
-                if failure is None:
-                    async with turns:
-                        try:
-                            results = await self._deliver([messages[index] for index in share], timeout_s)
-                            outcomes.update(zip(share, results, strict=True))
-                        except KourouError as error:
-                            failure = error
-                if failure is not None:
-                    outcomes.update(dict.fromkeys(share, failure))
-
-        await asyncio.gather(*map(attempt, strands(messages)))
-        in_order = [outcomes[index] for index in range(len(messages))]
-        results = [outcome for outcome in in_order if isinstance(outcome, SendResult)]
-        if len(results) == len(messages):
-            return results
-        if results:
-            raise PartialFailure("sending", in_order)
-        raise next(outcome for outcome in in_order if isinstance(outcome, KourouError))
+    async def send_many(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> Sequence[SendResult]:
+        """The results in the order of the messages, which may be of several topics. They travel in as few frames as
+        they fit in, and the time-out is that of each frame. Of a message group, what follows a frame that failed is
+        not sent and has its error. Raises PartialFailure when only some were stored, and the first error itself when
+        none was."""
+        self._client.check_open()
+        return await send_all(self._lanes, list(messages), self._timeout_s(timeout_s))
 
     def transaction(self, message: Message, *, timeout_s: float | None = None) -> AsyncTransaction:
         """A message that is delivered only if the block ends well, with what belongs to it:
@@ -143,16 +148,16 @@ class AsyncProducer:
             raise InvalidArgument(text)
         if message.type is not MessageType.NORMAL:
             raise InvalidArgument(f"a {message.type} message cannot be part of a transaction")
-        timeout_s = self._send_timeout_s if timeout_s is None else timeout_s
 
         async def begin() -> SendResult:
-            turn = self._next_turn(message.topic)
-            half = to_half_message(message, new_message_id(), _now())
-            return (await self._delivery.deliver(Course(message.topic, turn), [half], timeout_s, sort=None))[0]
+            future = asyncio.Future[SendResult]()
+            lane = self._lanes.for_kind(Kind(message.topic, MessageType.TRANSACTION))
+            self._put(lane, message, timeout_s, future)
+            return await future
 
         async def end(sent: SendResult, resolution: TransactionResolution) -> None:
             with self._client.in_use():
-                await end_transaction(self._client, sent, resolution, timeout_s)
+                await end_transaction(self._client, sent, resolution, self._timeout_s(timeout_s))
 
         return AsyncTransaction(begin, end)
 
@@ -170,51 +175,31 @@ class AsyncProducer:
 
     async def close(self) -> None:
         """What is still being sent ends with ClosedError, and may be stored or not."""
+        await self._lanes.close()
         await self._client.close()
-        await self._lines.close()
-        await self._delivery.close()
         if self._checks is not None:
             self._checks.close()
 
     def _settings(self) -> v2.Settings:
-        return settings.publishing(self._turns)
+        return settings.publishing(self._topics)
 
-    def _deliver(self, messages: Sequence[Message], timeout_s: float | None) -> Awaitable[list[SendResult]]:
-        """Messages of one topic and sort, and of one message group or lite topic if of any."""
-        first = messages[0]
-        timeout_s = self._send_timeout_s if timeout_s is None else timeout_s
-        turn = self._next_turn(first.topic)
-        encoded = _encoded(messages)
-        group = first.message_group or first.lite_topic
-        if group is not None:
-            return self._deliver_in_line(first.topic, group, encoded, timeout_s)
-        return self._delivery.deliver(Course(first.topic, turn), encoded, timeout_s, (first.type, first.priority))
+    def _timeout_s(self, timeout_s: float | None) -> float:
+        return self._send_timeout_s if timeout_s is None else timeout_s
 
-    async def _deliver_in_line(
-        self, topic: str, group: str, encoded: Sequence[v2.Message], timeout_s: float
-    ) -> list[SendResult]:
-        with self._client.in_use():
-            return await self._lines.send(topic, group, encoded, timeout_s)
+    async def _send_in_turn(self, message: Message, timeout_s: float | None) -> SendResult:
+        return await (await self.send_soon(message, timeout_s=timeout_s))
 
-    def _next_turn(self, topic: str) -> int:
-        turn = self._turns.get(topic)
-        if turn is None:
-            turn = _first_turn()
+    def _put(self, lane: Lane, message: Message, timeout_s: float | None, future: AnyFuture) -> None:
+        if timeout_s is None:
+            timeout_s = self._send_timeout_s
+        self._memory.take(message)
+        lane.put(Single(message, future, timeout_s, lane.now_s() + timeout_s))
+
+    def _put_any(self, message: Message, timeout_s: float | None, future: AnyFuture) -> None:
+        """The message is on its way, whether there is room or not. Raises ClosedError."""
+        self._put(self._lanes.for_message(message), message, timeout_s, future)
+
+    def _use(self, topic: str) -> None:
+        if topic not in self._topics:
+            self._topics[topic] = None
             self._client.session.announce_soon()
-        self._turns[topic] = turn + 1
-        return turn
-
-
-def _encoded(messages: Sequence[Message]) -> list[v2.Message]:
-    born = _now()
-    return [to_protobuf(message, new_message_id(), born) for message in messages]
-
-
-def _first_turn() -> int:
-    # At random: producers that start together do not meet at the same queue.
-    return random.randrange(1 << 16)
-
-
-def _now() -> Timestamp:
-    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-    return Timestamp(seconds=seconds, nanos=nanos)

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 from kourou.errors import check_status
 from kourou.filters import Filter, wire_form
-from kourou.message import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.received import ReceivedMessage
 from kourou.route import Queue
 from kourou.wire import REQUEST_TIMEOUT_S, Wire
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from kourou.message import ReceivedMessage
-
 
 class Room:
-    """There is room while both limits are unreached; what comes with one poll may go beyond them."""
+    """There is room while both limits are unreached; what comes with one poll or credit may go beyond them."""
 
     def __init__(self, max_count: int, max_bytes: int) -> None:
-        self._max_count = max_count
-        self._max_bytes = max_bytes
+        self.max_count = max_count
+        self.max_bytes = max_bytes
         self._count = self._bytes = 0
         self._free = asyncio.Event()
         self._free.set()
@@ -25,16 +23,14 @@ class Room:
         """Returns when there is room."""
         await self._free.wait()
 
-    def take(self, message: ReceivedMessage) -> None:
-        self._add(1, message.size_bytes)
-
-    def release(self, message: ReceivedMessage) -> None:
-        self._add(-1, -message.size_bytes)
-
-    def _add(self, count: int, size_bytes: int) -> None:
+    def take(self, count: int, size_bytes: int) -> None:
         self._count += count
         self._bytes += size_bytes
-        if self._count < self._max_count and self._bytes < self._max_bytes:
-            self._free.set()
-        else:
+        if self._count >= self.max_count or self._bytes >= self.max_bytes:
             self._free.clear()
+
+    def release(self, count: int, size_bytes: int) -> None:
+        self._count -= count
+        self._bytes -= size_bytes
+        if self._count < self.max_count and self._bytes < self.max_bytes:
+            self._free.set()

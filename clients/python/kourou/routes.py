@@ -52,6 +52,10 @@ class Routes:
         """The name of the broker there; empty when no route has it any more."""
         return next((name for route in self._known.values() if (name := route.broker_at(address))), "")
 
+    def known(self, topic: str) -> Route | None:
+        """The route, if it was ever told."""
+        return self._known.get(topic)
+
     async def get(self, topic: str) -> Route:
         """The route as it is known, else pulled. Raises TopicNotFound, ConnectionFailed."""
         route = self._known.get(topic)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from kourou.backoff import Exponential
 from kourou.coalescer import Coalescer, Limits
@@ -21,10 +22,11 @@ from kourou.errors import (
     TooManyRequests,
     error_of_status,
 )
-from kourou.message import ReceivedMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.received import ReceivedMessage
 from kourou.room import Room
+from kourou.settling import Asked
 from kourou.wire import Wire
 
 _log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ async def change_invisible_duration(wire: Wire, group: str, message: ReceivedMes
         message_id=message.message_id,
     )
     answer = (await wire.call(message.address, service_rpc.CHANGE_INVISIBLE_DURATION, request)).message
-    message.receipt_handle = answer.receipt_handle or message.receipt_handle
+    message.renewed(answer.receipt_handle or message.receipt_handle)
 
 
 async def forward_to_dead_letters(wire: Wire, group: str, message: ReceivedMessage, max_attempts: int) -> None:
@@ -90,7 +92,8 @@ class _Ack:
 
 
 class Settler:
-    """Settles for as long as it takes: a message that is not settled stays with this client while it lives."""
+    """Settles for as long as it takes: a message that is not settled stays with this client while it lives. It goes
+    through the door that the message came through."""
 
     def __init__(self, wire: Wire, group: str) -> None:
         self._wire = wire
@@ -104,20 +107,26 @@ class Settler:
         if address in self._unsettled:
             await self._unsettled[address].wait()
 
-    def acknowledge(self, message: ReceivedMessage) -> asyncio.Future[None]:
+    def acknowledge(self, message: ReceivedMessage) -> asyncio.Future[Any]:
         """Together with others that come while a request is under way. Done when it is settled."""
+        if message.lent is not None:
+            return message.lent.settling.acknowledge(message.lent, message.offset)
         key = message.topic, message.address
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Coalescer(self._acknowledge, _ACK_LIMITS)
         return self._count(message, lane.submit(_Ack(message)))
 
-    def give_back(self, message: ReceivedMessage, delay_s: float) -> asyncio.Future[None]:
+    def give_back(self, message: ReceivedMessage, delay_s: float) -> asyncio.Future[Any]:
         """To be delivered again after the delay. Done when it is settled."""
+        if message.lent is not None:
+            return message.lent.settling.settle(Asked(message.lent, [message.offset], after_s=delay_s))
         return self._return(message, partial(change_invisible_duration, self._wire, self._group, message, delay_s))
 
-    def give_up(self, message: ReceivedMessage, max_attempts: int) -> asyncio.Future[None]:
+    def give_up(self, message: ReceivedMessage, max_attempts: int) -> asyncio.Future[Any]:
         """To the dead letters. Done when it is settled."""
+        if message.lent is not None:
+            return message.lent.settling.settle(Asked(message.lent, [message.offset], is_dead=True))
         return self._return(message, partial(forward_to_dead_letters, self._wire, self._group, message, max_attempts))
 
     async def drain(self) -> None:
@@ -143,8 +152,8 @@ class Settler:
         room = self._unsettled.get(message.address)
         if room is None:
             room = self._unsettled[message.address] = Room(MAX_UNSETTLED_COUNT, MAX_UNSETTLED_BYTES)
-        room.take(message)
-        settled.add_done_callback(lambda _: room.release(message))
+        room.take(1, message.size_bytes)
+        settled.add_done_callback(lambda _: room.release(1, message.size_bytes))
         return settled
 
     async def _acknowledge(self, acks: list[_Ack]) -> Sequence[None]:

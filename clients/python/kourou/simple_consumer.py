@@ -15,6 +15,8 @@ from typing_extensions import Unpack
 from kourou import settings
 from kourou.backoff import Exponential
 from kourou.client import Client, ClientOptions
+from kourou.consume_stream import Terms
+from kourou.doors import NoSuchDoor
 from kourou.errors import (
     PASSING,
     Forbidden,
@@ -24,12 +26,13 @@ from kourou.errors import (
     TimeoutExceeded,
 )
 from kourou.filters import Filter, filter_fault
-from kourou.message import ReceivedMessage
 from kourou.names import topic_fault
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
+from kourou.received import ReceivedMessage
 from kourou.receiving import Poll, new_attempt_id, receive
 from kourou.route import Queue
 from kourou.settlement import MAX_ACK_COUNT, acknowledge, change_invisible_duration
+from kourou.stream_receiver import StreamReceiver, settle
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ class Receiver:
         self._subscriptions = checked_subscriptions(subscriptions)
         self._client = Client(namesrv, self._settings, group=group, options=options)
         self._turn = 0
+        self._receivers: dict[tuple[str, str], StreamReceiver] = {}
 
     @property
     def client_id(self) -> str:
@@ -93,14 +97,7 @@ class Receiver:
         """They are not delivered to the group again. Raises InvalidReceiptHandle when the invisible time was over,
         PartialFailure when only some could be acknowledged."""
         messages = [messages] if isinstance(messages, ReceivedMessage) else messages
-        groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-        for index, message in enumerate(messages):
-            groups[message.topic, message.address].append(index)
-        shares = [
-            share[start : start + MAX_ACK_COUNT]
-            for share in groups.values()
-            for start in range(0, len(share), MAX_ACK_COUNT)
-        ]
+        shares = _shares(messages)
         outcomes: list[KourouError | None] = [None] * len(messages)
         with self._client.in_use():
             answers = await asyncio.gather(*(self._ack([messages[index] for index in share]) for share in shares))
@@ -116,11 +113,15 @@ class Receiver:
     async def change_invisible_duration(self, message: ReceivedMessage, duration_s: float) -> None:
         """The message is delivered again that long from now, at once with 0. Its receipt handle is a new one."""
         with self._client.in_use():
-            await change_invisible_duration(self._client.wire, self._group, message, duration_s)
+            if message.lent is None:
+                await change_invisible_duration(self._client.wire, self._group, message, duration_s)
+            else:
+                message.lent = await settle(message.lent, [message.offset], duration_s)
 
     async def close(self) -> None:
         """What was received and not acknowledged goes to others after its invisible time."""
-        await self._client.close()
+        receivers = list(self._receivers.values())
+        await asyncio.gather(self._client.close(), *(receiver.close() for receiver in receivers))
 
     def _settings(self) -> v2.Settings:
         return settings.subscribing(self._client_type, self._group, self._subscriptions)
@@ -171,6 +172,22 @@ class Receiver:
         return sources[self._turn % len(sources)], len(sources)
 
     async def _receive(self, poll: Poll) -> list[ReceivedMessage]:
+        if self._client.doors.has_stream(poll.queue.address):
+            try:
+                return await self._receive_by_stream(poll)
+            except NoSuchDoor:
+                self._client.doors.lack_stream(poll.queue.address)
+        return await self._receive_by_poll(poll)
+
+    async def _receive_by_stream(self, poll: Poll) -> list[ReceivedMessage]:
+        key = poll.queue.topic, poll.queue.broker
+        terms = Terms(poll.wanted, poll.invisible_duration_s)
+        receiver = self._receivers.get(key)
+        if receiver is None:
+            receiver = self._receivers[key] = StreamReceiver(self._client, self._group, *key, terms)
+        return await receiver.receive(terms, poll.max_messages, poll.wait_s)
+
+    async def _receive_by_poll(self, poll: Poll) -> list[ReceivedMessage]:
         attempt_id = new_attempt_id()
         try:
             return await receive(self._client.wire, poll, attempt_id)
@@ -179,10 +196,15 @@ class Receiver:
             return await receive(self._client.wire, replace(poll, wait_s=0.0), attempt_id)
 
     async def _ack(self, messages: Sequence[ReceivedMessage]) -> Sequence[KourouError | None]:
+        """Messages of one share."""
+        lent = messages[0].lent
         try:
-            return await acknowledge(self._client.wire, self._group, messages)
+            if lent is None:
+                return await acknowledge(self._client.wire, self._group, messages)
+            await settle(lent, [message.offset for message in messages])
         except KourouError as error:
             return [error] * len(messages)
+        return [None] * len(messages)
 
 
 class AsyncSimpleConsumer(Receiver):
@@ -219,3 +241,16 @@ def checked_subscriptions(subscriptions: Mapping[str, Filter]) -> dict[str, Filt
         if fault:
             raise InvalidArgument(fault)
     return dict(subscriptions)
+
+
+def _shares(messages: Sequence[ReceivedMessage]) -> list[list[int]]:
+    """By index, cut into what one request can settle: those of a lease, or so many of one topic and broker."""
+    groups: defaultdict[object, list[int]] = defaultdict(list)
+    for index, message in enumerate(messages):
+        groups[message.lent or (message.topic, message.address)].append(index)
+    return [
+        share[start : start + size]
+        for share in groups.values()
+        for size in (len(share) if messages[share[0]].lent is not None else MAX_ACK_COUNT,)
+        for start in range(0, len(share), size)
+    ]

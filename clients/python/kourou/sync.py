@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -11,13 +12,17 @@ from typing_extensions import Unpack
 from kourou import portal
 from kourou.broadcasting import Broadcasting
 from kourou.client import ClientOptions
+from kourou.codecs import Compression
 from kourou.filters import Filter
-from kourou.listening import Listener
+from kourou.handover import Handover
+from kourou.listening import BatchListener, Listener
 from kourou.lite_consumers import AsyncLitePushConsumer, AsyncLiteSimpleConsumer
 from kourou.lite_topics import LiteStart, OnLost
-from kourou.message import Message, ReceivedMessage, SendResult
-from kourou.producer import SEND_TIMEOUT_S, AsyncProducer
+from kourou.message import Message
+from kourou.producer import MAX_WAITING_BYTES, SEND_TIMEOUT_S, AsyncProducer
 from kourou.push_consumer import CLOSE_GRACE_S, CONCURRENCY, MAX_CACHED_BYTES, MAX_CACHED_COUNT, AsyncPushConsumer
+from kourou.received import ReceivedMessage
+from kourou.results import SendResult
 from kourou.simple_consumer import INVISIBLE_DURATION_S, MAX_MESSAGES, WAIT_S, AsyncSimpleConsumer, Receiver
 from kourou.transactions import AsyncTransaction, TransactionChecker
 
@@ -58,6 +63,8 @@ class Producer:
         send_timeout_s: float = SEND_TIMEOUT_S,
         transaction_checker: TransactionChecker | None = None,
         topics: Sequence[str] = (),
+        compression: Compression | None = None,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
         **options: Unpack[ClientOptions],
     ) -> None:
         """See AsyncProducer."""
@@ -67,8 +74,12 @@ class Producer:
             send_timeout_s=send_timeout_s,
             transaction_checker=transaction_checker,
             topics=topics,
+            compression=compression,
+            max_waiting_bytes=max_waiting_bytes,
             **options,
         )
+        put = self._producer._put_any  # pyright: ignore[reportPrivateUsage]  (the class behind this one)
+        self._handover = Handover(put, max_waiting_bytes)
 
     @property
     def client_id(self) -> str:
@@ -89,9 +100,19 @@ class Producer:
 
     def send(self, message: Message, *, timeout_s: float | None = None) -> SendResult:
         """Returns when the broker has stored the message. Raises TopicNotFound, TimeoutExceeded and their kin."""
-        return portal.run(self._producer.send(message, timeout_s=timeout_s))
+        future = self._handover.put(message, timeout_s)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
-    def send_many(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> list[SendResult]:
+    def send_soon(self, message: Message, *, timeout_s: float | None = None) -> Future[SendResult]:
+        """Returns as soon as there is room for the message (`max_waiting_bytes`): with the future of its result, which
+        raises what `send` raises."""
+        return self._handover.put(message, timeout_s)
+
+    def send_many(self, messages: Sequence[Message], *, timeout_s: float | None = None) -> Sequence[SendResult]:
         """See AsyncProducer.send_many."""
         return portal.run(self._producer.send_many(messages, timeout_s=timeout_s))
 
@@ -231,15 +252,16 @@ class _Pushing(Generic[P]):
 
 
 class PushConsumer(_Pushing[AsyncPushConsumer]):
-    """Calls a listener with each message, in threads; a coroutine function on the event loop of the clients."""
+    """Calls a listener in threads with each message, or with many; a coroutine function on the clients' event loop."""
 
     def __init__(
         self,
         group: str,
         subscriptions: Mapping[str, Filter],
-        listener: Listener,
+        listener: Listener | None = None,
         namesrv: str | Sequence[str] | None = None,
         *,
+        batch_listener: BatchListener | None = None,
         concurrency: int = CONCURRENCY,
         broadcasting: Broadcasting | None = None,
         max_cached_count: int = MAX_CACHED_COUNT,
@@ -253,6 +275,7 @@ class PushConsumer(_Pushing[AsyncPushConsumer]):
             subscriptions,
             listener,
             namesrv,
+            batch_listener=batch_listener,
             concurrency=concurrency,
             broadcasting=broadcasting,
             max_cached_count=max_cached_count,

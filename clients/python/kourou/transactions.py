@@ -18,9 +18,10 @@ from kourou.backoff import Exponential
 from kourou.callbacks import FAULTS, Callback, is_cancelled
 from kourou.client import Client
 from kourou.errors import PASSING, ConnectionFailed, KourouError
-from kourou.message import ReceivedMessage, SendResult
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
+from kourou.received import ReceivedMessage
+from kourou.results import SendResult
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class Checks:
 
     def __init__(self, client: Client, checker: TransactionChecker) -> None:
         self._client = client
-        self._checker = Callback(checker, _CHECKS_AT_A_TIME, "kourou transaction checker")
+        self._checker = Callback[ReceivedMessage](checker, _CHECKS_AT_A_TIME, "kourou transaction checker")
         self._turns = asyncio.Semaphore(_CHECKS_AT_A_TIME)
         self._asked: set[str] = set()
 

@@ -245,16 +245,20 @@ def log(board: Dashboard) -> None:
         graph(
             "Delayed messages",
             "Their time has not come. The lag: how late the last ones were, or the first one is that should be there.",
-            Query(f"sum by (node_id) (kourou_delayed_messages{{{OF}}})", "waiting {{node_id}}"),
-            Query(f"kourou_timer_lag_seconds{{{OF}}}", "lag {{node_id}}, s"),
+            Query(f"sum by (node_id) (rocketmq_timing_messages{{{OF}}}) or {EACH}", "waiting {{node_id}}"),
+            Query(f"rocketmq_timer_dequeue_latency_milliseconds{{{OF}}} / 1000", "lag {{node_id}}, s"),
         ),
         graph(
             "Transactions",
             "Half messages are those of open ones. Given up: nobody said what became of them.",
-            Query(f"sum by (node_id) (kourou_half_messages{{{OF}}})", "open {{node_id}}"),
-            Query(
-                f"sum by (node_id, outcome) (rate(kourou_transaction_ends_total{{{OF}}}[$__rate_interval]))",
-                "{{outcome}} {{node_id}}, /s",
+            Query(f"sum by (node_id) (rocketmq_half_messages{{{OF}}}) or {EACH}", "open {{node_id}}"),
+            *(
+                Query(f"{rate(metric, 'node_id', OF)} or {EACH}", f"{outcome} {{{{node_id}}}}, /s")
+                for outcome, metric in (
+                    ("committed", "rocketmq_commit_messages_total"),
+                    ("rolled back", "rocketmq_rollback_messages_total"),
+                    ("given up", "kourou_transactions_given_up_total"),
+                )
             ),
         ),
         graph(

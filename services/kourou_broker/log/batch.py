@@ -10,9 +10,7 @@ from functools import cached_property
 from itertools import accumulate
 from struct import Struct
 
-import lz4.frame
-import zstandard
-
+from kourou.codecs import unpack
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.stream.v1 import stream_pb2
 
@@ -25,34 +23,6 @@ def pack(topic: definition_pb2.Resource, headers: bytes, bodies: bytes) -> bytes
     """The payload of a section."""
     name = topic.SerializeToString()
     return b"".join((_HEAD.pack(len(name), len(headers)), name, headers, bodies))
-
-
-def unpack_bodies(codec: int, bodies: bytes, size: int) -> bytes:
-    """What was packed into `bodies`, which has that size. Raises ValueError if it is something else."""
-    try:
-        unpacked = _unpack(codec, bodies, size)
-    except (zstandard.ZstdError, RuntimeError, EOFError, MemoryError) as problem:
-        raise ValueError(f"the bodies cannot be unpacked: {problem}") from None
-    if len(unpacked) != size:
-        raise ValueError(f"the bodies unpack to {len(unpacked)} bytes, the headers say {size}")
-    return unpacked
-
-
-def _unpack(codec: int, bodies: bytes, size: int) -> bytes:
-    """No more than `size` and one byte."""
-    if codec == stream_pb2.CODEC_UNSPECIFIED:
-        return bodies
-    if codec == stream_pb2.CODEC_ZSTD:
-        told = zstandard.frame_content_size(bodies)
-        if told != size:
-            raise ValueError(f"a zstd frame of {told} bytes, the headers say {size}")
-        return zstandard.ZstdDecompressor().decompress(bodies, allow_extra_data=False)
-    if codec == stream_pb2.CODEC_LZ4:
-        told = lz4.frame.get_frame_info(bodies)["content_size"]
-        if told != size:
-            raise ValueError(f"an lz4 frame of {told} bytes, the headers say {size}")
-        return lz4.frame.decompress(bodies)
-    raise ValueError(f"the codec {codec} is not known")
 
 
 class Batch:
@@ -88,8 +58,8 @@ class Batch:
 
     @cached_property
     def bodies(self) -> bytes:
-        """Unpacked. Raises ValueError."""
-        return unpack_bodies(self.headers.codec, self.raw_bodies, self._ends[-1])
+        """Unpacked."""
+        return unpack(self.headers.codec, self.raw_bodies, self._ends[-1])
 
     def tag(self, index: int) -> str | None:
         numbers = self._tag_numbers

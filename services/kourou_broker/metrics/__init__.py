@@ -30,7 +30,7 @@ def collectors(
         recovery_ms=core.recovery_ms,
     )
     return [
-        TimerMetrics(core.state, core.firing).collect,
+        TimerMetrics(core.state, core.firing, core.traffic, clock).collect,
         TransactionMetrics(core.state, core.traffic).collect,
         MessageMetrics(core.state, core.traffic, core.recent_sends, clock).collect,
         ConsumerMetrics(core.backlogs, core.clients.differing, clock).collect,

@@ -1,8 +1,9 @@
 """The broker itself: what it permits and holds, and how it stands with the cluster."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou_broker.metrics.table import Labels
 from kourou_broker.operations.creation_times import CreationTimes, Outcomes
 from kourou_broker.registration import NamesrvLink
 from kourou_broker.state import State
@@ -42,12 +43,14 @@ class NodeMetrics:
             _times(
                 "rocketmq_topic_create_execution_time_milliseconds",
                 "How long it took to make or change a topic.",
-                self._creation.topics,
+                ["is_system"],
+                {("false",): self._creation.topics, ("true",): self._creation.system_topics},
             ),
             _times(
                 "rocketmq_consumer_group_create_execution_time_milliseconds",
                 "How long it took to make or change a consumer group.",
-                self._creation.groups,
+                [],
+                {(): self._creation.groups},
             ),
         ]
 
@@ -75,6 +78,10 @@ class NodeMetrics:
         ]
 
 
-def _times(name: str, documentation: str, outcomes: Outcomes) -> Family:
-    times = {("success",): outcomes.success, ("failure",): outcomes.failure}
-    return histogram(name, documentation, times, ["invocation_status"])
+def _times(name: str, documentation: str, labels: list[str], kinds: Mapping[Labels, Outcomes]) -> Family:
+    times = {
+        (*kind, status): times
+        for kind, outcomes in kinds.items()
+        for status, times in (("success", outcomes.success), ("failure", outcomes.failure))
+    }
+    return histogram(name, documentation, times, [*labels, "invocation_status"])

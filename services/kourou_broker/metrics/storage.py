@@ -1,14 +1,12 @@
 """The log and the disk below it."""
 
 from kourou_broker.log.log import Log, SegmentInfo
+from kourou_broker.metrics.table import DISK, STORAGE
 from kourou_broker.operations.journal import Journal
 from kourou_broker.operations.scrubbing import Scrubbing
 from kourou_broker.operations.snapshots import Snapshots
 from kourou_service.clock import Clock
 from kourou_service.metrics.family import Family, counter, gauge, histogram
-
-_STORAGE = ("storage_type", "storage_medium")
-_DISK = ("local", "disk")
 
 
 class StorageMetrics:
@@ -41,20 +39,26 @@ class StorageMetrics:
             gauge(
                 "rocketmq_storage_size_bytes",
                 "Size of the log, from its first message to its last.",
-                {_DISK: log.next_position - log.first_position},
-                _STORAGE,
+                {DISK: log.next_position - log.first_position},
+                STORAGE,
             ),
             gauge(
                 "rocketmq_storage_flush_behind_bytes",
                 "What was appended to the log and is not durable yet.",
-                {_DISK: log.next_position - log.synced_position},
-                _STORAGE,
+                {DISK: log.next_position - log.synced_position},
+                STORAGE,
+            ),
+            gauge(
+                "rocketmq_storage_dispatch_behind_bytes",
+                "What was appended to the log and cannot be delivered yet.",
+                {DISK: log.next_position - log.durable_position},
+                STORAGE,
             ),
             gauge(
                 "rocketmq_storage_message_reserve_time_milliseconds",
                 "Age of what stands first in the log; 0 if it is empty.",
-                {_DISK: self._age_ms(segments[0].first_stored_ms)},
-                _STORAGE,
+                {DISK: self._age_ms(segments[0].first_stored_ms)},
+                STORAGE,
             ),
         ]
 

@@ -17,6 +17,10 @@ BY_GROUP = ("topic", "consumer_group")
 BY_GROUP_AND_SYSTEM = (*BY_GROUP, "is_system")
 BY_GROUP_AND_KIND = (*BY_GROUP_AND_SYSTEM, "is_retry")
 
+STORAGE = ("storage_type", "storage_medium")
+DISK = ("local", "disk")
+"""The values of STORAGE."""
+
 
 @dataclass(frozen=True)
 class Column(Generic[T]):

@@ -8,10 +8,12 @@ from itertools import accumulate, pairwise
 
 from google.protobuf.message import DecodeError
 
+from kourou.codecs import MAX_UNPACKED_BYTES, unpack
+from kourou.errors import CorruptMessage
 from kourou.limits import MAX_BODY_BYTES
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.stream.v1 import stream_pb2
-from kourou_broker.log.batch import ID_DIGITS, Batch, pack, unpack_bodies
+from kourou_broker.log.batch import ID_DIGITS, Batch, pack
 from kourou_broker.operations.message import (
     MAX_NAME_BYTES,
     MAX_PROPERTIES,
@@ -25,7 +27,6 @@ from kourou_broker.operations.message import (
 from kourou_service.refusal import Refused
 
 MAX_MESSAGES = 4096
-MAX_UNPACKED_BYTES = 32 * 1024 * 1024
 _UPPER_HEX = frozenset("0123456789ABCDEF")
 
 
@@ -127,8 +128,8 @@ def _check_bodies(headers: stream_pb2.BatchHeaders, bodies: bytes) -> None:
             f"the bodies have {total} bytes when unpacked, at most {MAX_UNPACKED_BYTES} may be in a batch",
         )
     try:
-        unpack_bodies(headers.codec, bodies, total)  # so that whoever cannot unpack it gets it unpacked
-    except ValueError as problem:
+        unpack(headers.codec, bodies, total)  # so that whoever cannot unpack it gets it unpacked
+    except CorruptMessage as problem:
         raise Refused(definition_pb2.BAD_REQUEST, str(problem)) from None
 
 

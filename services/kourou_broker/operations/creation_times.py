@@ -32,4 +32,5 @@ class Outcomes:
 class CreationTimes:
     def __init__(self) -> None:
         self.topics = Outcomes()
+        self.system_topics = Outcomes()
         self.groups = Outcomes()

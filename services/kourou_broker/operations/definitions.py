@@ -81,6 +81,7 @@ class Definitions:
             raise Refused(definition_pb2.ILLEGAL_CONSUMER_GROUP, fault)
         if not self._auto_create_groups:
             raise group_not_found(name)
+        deleted_version = _version_of(self._state.group_tombstones.get(name))
         self.put_group(
             record_pb2.Group(
                 name=name.resource(),
@@ -88,7 +89,8 @@ class Definitions:
                 assignment=record_pb2.ASSIGNMENT_EXCLUSIVE,
                 retry=default_retry(),
                 lite=lite,
-                version=self._version_after(self._state.group_tombstones.get(name)),
+                version=self._version_after(deleted_version),
+                deleted_version=deleted_version,
             )
         )
         return self._state.groups[name]
@@ -97,25 +99,33 @@ class Definitions:
         """Where the group's dead letters go; made when the first one comes."""
         name = Name(group.name.namespace, dead_letter_topic(group.name.name))
         if name not in self._state.topics:
+            deleted_version = _version_of(self._state.topic_tombstones.get(name))
             self.put_topic(
                 record_pb2.Topic(
                     name=name.resource(),
                     type=definition_pb2.NORMAL,
                     queues=1,
                     permission=definition_pb2.READ_WRITE,
-                    version=self._version_after(self._state.topic_tombstones.get(name)),
+                    version=self._version_after(deleted_version),
+                    deleted_version=deleted_version,
                 )
             )
         return self._state.topics[name]
 
-    def _version_after(self, tombstone: record_pb2.Topic | record_pb2.Group | None) -> int:
+    def _version_after(self, deleted_version: int) -> int:
         """Of what the broker makes by itself: newer than a tombstone, whatever the clocks say."""
-        return max(self._clock.now_ms(), tombstone.version + 1 if tombstone is not None else 0)
+        return max(self._clock.now_ms(), deleted_version + 1)
 
     def put_topic(self, definition: record_pb2.Topic) -> record_pb2.Topic:
-        """Stores the definition or tombstone if its version is the highest; -> the one that holds now."""
+        """Stores the definition or tombstone if its version is the highest; -> the one that holds now.
+
+        What is held of a topic that was deleted meanwhile and made again goes first.
+        """
         name = name_of(definition.name)
         known = self._state.topics.get(name)
+        if known is not None and known.definition.version < definition.deleted_version:
+            self.put_topic(record_pb2.Topic(name=definition.name, version=definition.deleted_version, deleted=True))
+            known = None
         current = known.definition if known is not None else self._state.topic_tombstones.get(name)
         if current is not None and current.version >= definition.version:
             return current
@@ -148,9 +158,15 @@ class Definitions:
             raise Refused(definition_pb2.TOO_MANY_REQUESTS, f"the broker holds {MAX_TOPICS} topics, its limit")
 
     def put_group(self, definition: record_pb2.Group) -> record_pb2.Group:
-        """Stores the definition or tombstone if its version is the highest; -> the one that holds now."""
+        """Stores the definition or tombstone if its version is the highest; -> the one that holds now.
+
+        So it is with the progress of a group that was deleted meanwhile and made again.
+        """
         name = name_of(definition.name)
         known = self._state.groups.get(name)
+        if known is not None and known.definition.version < definition.deleted_version:
+            self.put_group(record_pb2.Group(name=definition.name, version=definition.deleted_version, deleted=True))
+            known = None
         current = known.definition if known is not None else self._state.group_tombstones.get(name)
         if current is not None and current.version >= definition.version:
             return current
@@ -194,6 +210,10 @@ class Definitions:
         changed.permission = permission  # type: ignore[assignment]
         self._journal.emit(records.broker(changed))
         self.on_topic(Name("", ""))
+
+
+def _version_of(tombstone: record_pb2.Topic | record_pb2.Group | None) -> int:
+    return tombstone.version if tombstone is not None else 0
 
 
 _TYPES = frozenset(definition_pb2.MessageType.values()) - {definition_pb2.MESSAGE_TYPE_UNSPECIFIED}

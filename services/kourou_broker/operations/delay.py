@@ -7,6 +7,7 @@ from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 from kourou_broker.operations.firing import Firing
 from kourou_broker.operations.journal import Journal, OnStored, Stored
 from kourou_broker.operations.message import stored_form
+from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state.definitions import Topic
 from kourou_service.recall_handle import RecallHandle
 from kourou_service.refusal import Refused
@@ -16,10 +17,13 @@ _DAY_MS = 24 * 3_600_000
 
 
 class Delaying:
-    def __init__(self, journal: Journal, firing: Firing, broker: str, *, max_delay_days: float) -> None:
+    def __init__(
+        self, journal: Journal, firing: Firing, traffic: Traffic, broker: str, *, max_delay_days: float
+    ) -> None:
         """`broker` is this one's name: recall handles say who has a message."""
         self._journal = journal
         self._firing = firing
+        self._traffic = traffic
         self._broker = broker
         self._max_delay_days = max_delay_days
 
@@ -40,6 +44,9 @@ class Delaying:
             if isinstance(where, Stored):
                 where = where._replace(recall_handles=self._handles(topic, dues, ids, where))
                 self._firing.expect(min(dues))
+                held = self._traffic.of_delays(topic.id).held
+                for due_ms in dues:
+                    held.observe(max(0, due_ms - now_ms) / 1000)
             on_stored(where)
 
         self._journal.hold(topic, definition_pb2.DELAY, dues, rows, bodies, on_held)

@@ -1,6 +1,5 @@
 """The life of a message, told from the log's own records and from what the broker knows at this moment."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,8 +27,6 @@ from kourou_broker.state.timers import Place
 from kourou_service.refusal import Refused
 
 _logger = structlog.stdlib.get_logger(__name__)
-_PREPARE_AFTER_S = 2.0
-"""A start has more urgent things to do."""
 _MAX_PLACES = 64
 """Of one message id: more were hardly sent by one producer."""
 
@@ -95,7 +92,6 @@ class Explaining:
         In a log of one segment it would not wait long, and the process that searches would be started for nothing.
         """
         if len(self._log.segments()) > 1:
-            await asyncio.sleep(_PREPARE_AFTER_S)
             try:
                 await self._lookup.prepare()
                 await self._histories.of(0, 0, 0, self._log.next_position)  # it reads the active segment only
@@ -143,8 +139,8 @@ class Explaining:
         deleted = [told for told in history.groups.values() if told.group not in self._state.groups_by_id]
         groups += [await self._deleted(told, queue, life[0]) for told in deleted]
         groups.sort(key=lambda group: group.group)
-        events = [story.stored(life[0]), *([Told(history.resent)] if history.resent is not None else [])]
-        return Story(life[0], events, groups, places=_places(life))
+        later = story.tell(event for event in (history.resent, history.gone) if event is not None)
+        return Story(life[0], [story.stored(life[0]), *later], groups, places=_places(life))
 
     async def _held(self, life: Sequence[Located]) -> Story:
         located = life[0]
@@ -161,10 +157,10 @@ class Explaining:
         told = history.groups.get(group.id)
         if told is None or (not told.events and told.ending == Ending.WAITING):
             progress = self._state.progress.get((group.id, queue.topic.id, queue.id))
-            if progress is not None and offset < progress.high and offset not in progress.pending:
-                if history.expired is not None:
-                    return GroupStory(group.name, Ending.EXPIRED, [Told(history.expired)])
-                return GroupStory(group.name, None)
+            high = progress.high if progress is not None else queue.first_offset
+            if offset < high and (progress is None or offset not in progress.pending):
+                expired = story.tell([history.expired]) if history.expired is not None else []
+                return GroupStory(group.name, Ending.EXPIRED if expired or progress is None else None, expired)
             return GroupStory(group.name, Ending.WAITING, waits_for=self._waiting.why(group, queue, offset, None))
         group_story = GroupStory(group.name, told.ending, await self._events(told, group.name, queue.topic, located))
         if told.ending == Ending.WAITING:

@@ -18,6 +18,7 @@ from kourou_broker.log.section import MESSAGE_ROW
 from kourou_broker.operations.held_carrying import HeldMessage
 from kourou_broker.operations.journal import Journal, Stored
 from kourou_broker.operations.section_reader import SectionReader, StoredMessage
+from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import State, records
 from kourou_broker.state.timers import Timer
 from kourou_service.clock import Clock
@@ -41,11 +42,14 @@ _Found = tuple[Timer, StoredMessage]
 
 
 class Firing:
-    def __init__(self, state: State, log: Log, journal: Journal, reader: SectionReader, clock: Clock) -> None:
+    def __init__(
+        self, state: State, log: Log, journal: Journal, reader: SectionReader, traffic: Traffic, clock: Clock
+    ) -> None:
         self._state = state
         self._log = log
         self._journal = journal
         self._reader = reader
+        self._traffic = traffic
         self._clock = clock
         self._news = asyncio.Event()
         self._waits_until_ms: int | None = None
@@ -179,6 +183,7 @@ class Firing:
             _nobody_waits,
         )
         self._journal.emit(records.fired(topic_id, [(timer.due_ms, timer.origin) for timer, _ in found]))
+        self._traffic.of_delays(topic_id).fired += len(found)
         self._last_lag_ms = max(0, self._clock.now_ms() - found[0][0].due_ms)
 
     def _missing(self, topic: int, timers: Sequence[Timer]) -> None:

@@ -58,13 +58,13 @@ class Places:
             return None
 
     def is_current(self, located: Located) -> bool:
-        """Whether the message is there now: not a copy whose original is there, and not held no longer."""
+        """Whether the message is there now: not a copy whose original is there, not held no longer, not expired."""
         message = located.message
         if located.queue is not None:
             copy = located.queue.carried.get(message.offset)
-            return located.kind in QUEUED_KINDS or (
-                copy is not None and copy.position == message.position and message.offset < located.queue.first_offset
-            )
+            if message.offset >= located.queue.first_offset:
+                return located.kind in QUEUED_KINDS
+            return copy is not None and copy.position == message.position
         return located.origin is not None and self._held_at(located, located.origin) == (
             message.position,
             message.place,

@@ -9,6 +9,7 @@ from kourou_broker.state import Kind
 from kourou_broker.state.definitions import Name
 from kourou_broker.state.history import Ending, Event, What
 
+_UNUSED = "no message came to its lite topic for too long"
 _COPY = "what is left is a copy, made when its segment was dropped"
 
 
@@ -114,7 +115,7 @@ def _note(event: Event, lease: Event | None) -> str:
         case What.OFFSET_SET:
             return f"the group's offset was set to {event.offset}"
         case What.EXPIRED:
-            return "retention dropped it first"
+            return _UNUSED if event.with_lite_topic else "retention dropped it first"
         case What.ROLLED_BACK:
             return "no producer said in time what became of the transaction" * event.given_up
         case _:

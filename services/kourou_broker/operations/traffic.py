@@ -11,6 +11,9 @@ from kourou_service.metrics.histogram import Histogram
 
 SIZE_BOUNDS_BYTES = (1 << 10, 4 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20)
 """RocketMQ's buckets."""
+_HOUR_S = 3600
+DELAY_BOUNDS_S = (60, 600, _HOUR_S, 12 * _HOUR_S, 24 * _HOUR_S, 72 * _HOUR_S)
+TRANSACTION_BOUNDS_S = (5, 60, 600, _HOUR_S, 12 * _HOUR_S, 24 * _HOUR_S)
 
 
 class TopicTraffic:
@@ -56,23 +59,53 @@ class GroupTraffic:
         self.dead_letters = 0
 
 
+class DelayTraffic:
+    """What was held in a topic until its time."""
+
+    __slots__ = ("fired", "held")
+
+    def __init__(self) -> None:
+        self.held = Histogram(DELAY_BOUNDS_S)
+        """How long, as the senders asked."""
+        self.fired = 0
+
+
+class TransactionTraffic:
+    """The transactions of a topic that have ended."""
+
+    __slots__ = ("committed", "given_up", "rolled_back")
+
+    def __init__(self) -> None:
+        self.committed = Histogram(TRANSACTION_BOUNDS_S)
+        """How long they were open."""
+        self.rolled_back = 0
+        self.given_up = 0
+        """By the broker, since nobody ended them."""
+
+
 class Traffic:
     def __init__(self) -> None:
         self.stored = 0
         self.delivered = 0
         self.refused_sends: Counter[int] = Counter()
         """Calls by the code that they were refused with."""
-        self.transaction_ends: Counter[tuple[int, int]] = Counter()
-        """By topic id and Resolution."""
         self.duplicate_sends = 0
         """Messages that were sent before, and so were not stored again."""
         self.topics: dict[int, TopicTraffic] = {}
-        """By topic id."""
+        """By topic id, as the next two."""
+        self.delays: dict[int, DelayTraffic] = {}
+        self.transactions: dict[int, TransactionTraffic] = {}
         self.groups: dict[tuple[int, int], GroupTraffic] = {}
         """By group id and topic id."""
 
     def of_topic(self, topic: int) -> TopicTraffic:
         return self.topics.get(topic) or self.topics.setdefault(topic, TopicTraffic())
+
+    def of_delays(self, topic: int) -> DelayTraffic:
+        return self.delays.get(topic) or self.delays.setdefault(topic, DelayTraffic())
+
+    def of_transactions(self, topic: int) -> TransactionTraffic:
+        return self.transactions.get(topic) or self.transactions.setdefault(topic, TransactionTraffic())
 
     def of_group(self, group: int, topic: int) -> GroupTraffic:
         key = (group, topic)
@@ -80,9 +113,8 @@ class Traffic:
 
     def forget_topic(self, topic: int) -> None:
         """The topic was deleted."""
-        self.topics.pop(topic, None)
-        for ended in [ended for ended in self.transaction_ends if ended[0] == topic]:
-            del self.transaction_ends[ended]
+        for by_topic in (self.topics, self.delays, self.transactions):
+            by_topic.pop(topic, None)
         for key in [key for key in self.groups if key[1] == topic]:
             del self.groups[key]
 

@@ -18,7 +18,6 @@ from kourou_broker.operations.section_reader import SectionReader, StoredMessage
 from kourou_broker.operations.slices import in_slices
 from kourou_broker.operations.transactions import Limits, Transactions
 from kourou_broker.state import State, records
-from kourou_broker.state.definitions import Topic
 from kourou_broker.state.half_messages import HalfMessage, TransactionId
 from kourou_service.clock import Clock
 
@@ -26,6 +25,9 @@ _logger = structlog.stdlib.get_logger(__name__)
 _AT_A_TIME = 64
 """Transactions; then producers get some time to answer."""
 _PAUSE_S = 0.1
+_LOOK_FOR_PRODUCERS_S = 1.0
+_STARTING_MS = 1000
+"""A producer that came is not asked sooner: the official Python client drops a question while it is starting."""
 _LONGEST_WAIT_S = 10.0
 """The wall clock may be set: then what was not due is."""
 _COMPACT_FROM = 1024
@@ -57,6 +59,8 @@ class TransactionChecks:
         self._clock = clock
         self._limits = limits
         self._news = asyncio.Event()
+        self._without_producers: set[int] = set()
+        """Topics with transactions that were due when none of their producers was there."""
         # One entry for each open transaction; that of an ended one leaves when it comes up, or when there are many.
         self._heap = [_Entry(self._due_ms(half), topic, id_) for topic, id_, half in state.half_messages]
         heapify(self._heap)
@@ -78,6 +82,7 @@ class TransactionChecks:
         while True:
             await self._until_due()
             try:
+                await self._see_who_came()
                 await self._check_some()
             except Exception:
                 _logger.exception("open transactions could not be checked; it is tried again")
@@ -87,11 +92,25 @@ class TransactionChecks:
         self._news.clear()
         wait_s = (self._heap[0].at_ms - self._clock.now_ms()) / 1000 if self._heap else _LONGEST_WAIT_S
         if wait_s > 0:
+            longest_s = _LOOK_FOR_PRODUCERS_S if self._without_producers else _LONGEST_WAIT_S
             try:
-                async with asyncio.timeout(min(wait_s, _LONGEST_WAIT_S)):
+                async with asyncio.timeout(min(wait_s, longest_s)):
                     await self._news.wait()
             except TimeoutError:
                 pass
+
+    async def _see_who_came(self) -> None:
+        """Where there is a producer again, what waited for one is due soon."""
+        came = {topic for topic in self._without_producers if self._producers(topic)}
+        self._without_producers = {
+            topic for topic in self._without_producers - came if topic in self._state.topics_by_id
+        }
+        if came:
+            soon_ms = self._clock.now_ms() + _STARTING_MS
+            entries, self._heap = self._heap, []
+            async for entry in in_slices(entries):
+                if self._half(entry) is not None:
+                    self._push(min(entry.at_ms, soon_ms) if entry.topic in came else entry.at_ms, *entry[1:])
 
     async def _check_some(self) -> None:
         now_ms = self._clock.now_ms()
@@ -118,9 +137,11 @@ class TransactionChecks:
             self._give_up(entry, half)
         elif now_ms < half.next_check_ms:
             return self._due_ms(half)
-        elif self._producers(entry):
+        elif self._producers(entry.topic):
             await self._ask(entry, half, now_ms)
             return self._due_ms(half) if half.next_check_ms > now_ms else now_ms + 1000
+        else:
+            self._without_producers.add(entry.topic)
         return min(now_ms + limits.interval_ms, half.stored_ms + limits.max_age_ms)
 
     async def _ask(self, entry: _Entry, half: HalfMessage, now_ms: int) -> None:
@@ -128,7 +149,7 @@ class TransactionChecks:
         message = await self._reader.half(half)
         if message is None or self._half(entry) is not half:
             return
-        producers = self._producers(entry)
+        producers = self._producers(entry.topic)
         if not producers:
             return
         producer = producers[(hash(entry.transaction) + half.checks) % len(producers)]
@@ -142,7 +163,7 @@ class TransactionChecks:
         self._transactions.give_up(entry.topic, entry.transaction)
         _logger.warning(
             "a transaction is rolled back, since no producer said what became of it",
-            topic=str(self._topic(entry).name),
+            topic=str(self._state.topics_by_id[entry.topic].name),
             transaction=str(entry.transaction),
             message_id=half.message_id,
             checks=half.checks,
@@ -152,11 +173,10 @@ class TransactionChecks:
     def _half(self, entry: _Entry) -> HalfMessage | None:
         return self._state.half_messages.get(entry.topic, entry.transaction)
 
-    def _topic(self, entry: _Entry) -> Topic:
-        return self._state.topics_by_id[entry.topic]
-
-    def _producers(self, entry: _Entry) -> list[Client]:
-        return self._clients.producers(self._topic(entry).name)
+    def _producers(self, topic_id: int) -> list[Client]:
+        """The live ones."""
+        topic = self._state.topics_by_id.get(topic_id)
+        return self._clients.producers(topic.name) if topic is not None else []
 
     def _due_ms(self, half: HalfMessage) -> int:
         return min(half.next_check_ms, half.stored_ms + self._limits.max_age_ms)

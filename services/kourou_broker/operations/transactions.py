@@ -15,6 +15,7 @@ from kourou_broker.operations.traffic import Traffic
 from kourou_broker.state import Resolution, State, records
 from kourou_broker.state.definitions import Topic
 from kourou_broker.state.half_messages import HalfMessage, TransactionId
+from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
 from kourou_service.wire_times import milliseconds
 
@@ -43,11 +44,14 @@ class Limits:
 
 
 class Transactions:
-    def __init__(self, state: State, journal: Journal, reader: SectionReader, traffic: Traffic, limits: Limits) -> None:
+    def __init__(
+        self, state: State, journal: Journal, reader: SectionReader, traffic: Traffic, clock: Clock, limits: Limits
+    ) -> None:
         self._state = state
         self._journal = journal
         self._reader = reader
         self._traffic = traffic
+        self._clock = clock
         self._limits = limits
         self._ended: OrderedDict[tuple[int, TransactionId], Resolution] = OrderedDict()
         """Of the last ones, by topic id and transaction: an answer may have been lost, and is asked for again."""
@@ -108,12 +112,14 @@ class Transactions:
             await self._commit(topic, transaction, half)
         elif wanted == Resolution.ROLLED_BACK:
             self._close(topic.id, transaction, wanted)
+            self._traffic.of_transactions(topic.id).rolled_back += 1
         if wanted is not None:
             await self._journal.durable()
 
     def give_up(self, topic_id: int, transaction: TransactionId) -> None:
         """Rolls an open transaction back, since nobody ends it."""
         self._close(topic_id, transaction, Resolution.GIVEN_UP)
+        self._traffic.of_transactions(topic_id).given_up += 1
 
     async def held_below(self, boundary: int) -> AsyncIterator[HeldMessage]:
         """The half messages that lie below a log position; a HeldBelow of HeldCarrying."""
@@ -135,11 +141,12 @@ class Transactions:
         self._journal.require_room()
         self._journal.store(topic, definition_pb2.TRANSACTION, [row], [body], lambda _stored: None)
         self._close(topic.id, transaction, Resolution.COMMITTED)
+        open_ms = max(0, self._clock.now_ms() - half.stored_ms)
+        self._traffic.of_transactions(topic.id).committed.observe(open_ms / 1000)
 
     def _close(self, topic_id: int, transaction: TransactionId, resolution: Resolution) -> None:
         self._journal.require_room()
         self._journal.emit(records.transaction_end(topic_id, [transaction], resolution))
-        self._traffic.transaction_ends[topic_id, resolution] += 1
         self._ended[topic_id, transaction] = resolution
         if len(self._ended) > _REMEMBERED_ENDS:
             self._ended.popitem(last=False)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+from kourou.names import is_system_name
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou_broker.operations.clients import Client, Clients
@@ -83,7 +84,8 @@ class AdministeringDoor:
         return broker_pb2.SetPermissionResponse(status=OK)
 
     async def _put_topic(self, request: broker_pb2.PutTopicRequest, call: Call) -> broker_pb2.PutTopicResponse:
-        with self._creation_times.topics.timed():
+        times = self._creation_times
+        with (times.system_topics if is_system_name(request.topic.name.name) else times.topics).timed():
             stored = self._definitions.put_topic(request.topic)
             await self._journal.durable()
         return broker_pb2.PutTopicResponse(status=OK, topic=stored)

@@ -68,6 +68,8 @@ class Event:
     """Of OFFSET_SET: where to."""
     given_up: bool = False
     """Of ROLLED_BACK: the broker did it, since no producer answered."""
+    with_lite_topic: bool = False
+    """Of EXPIRED: not by retention."""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,8 @@ class GroupHistory:
     """The message in one group. It is fresh until a lease moves past it, then pending or settled."""
 
     group: int
+    is_known: bool
+    """Else it may have been settled before the first event."""
     ending: Ending = Ending.WAITING
     events: list[Event] = field(default_factory=list[Event])
     lease: Event | None = None
@@ -117,6 +121,8 @@ class Historian:
             case Kind.TRIM:
                 for topic, queue, first in records.read_trim(section)[1]:
                     self.index.sweep(topic, queue, _row(section, stored_ms, NO_GROUP, first))
+            case Kind.LITE_TOPIC if section.type:
+                self.index.sweep(section.topic, section.queue, _row(section, stored_ms, NO_GROUP))
             case Kind.FIRED | Kind.RECALLED | Kind.TRANSACTION_END | Kind.TRANSACTION_CHECKED:
                 row = _row(section, stored_ms, NO_GROUP)
                 for position in {position for position, _index in _origins(section)}:
@@ -148,7 +154,7 @@ class MessageHistory:
     """What happened to the message at one offset of a queue since it was stored, group by group.
 
     is_whole: False if records of its beginning may be gone: then a message may be settled that was never lent, and
-    nothing is concluded from a group's moving past it.
+    nothing is concluded from a group's moving past it, until an offset is set that makes the message fresh.
     """
 
     def __init__(self, offset: int, *, is_whole: bool = True) -> None:
@@ -159,12 +165,19 @@ class MessageHistory:
         """Retention took it from all groups that had not come so far."""
         self.resent: Event | None = None
         """Of a dead letter: it was given back."""
+        self.gone: Event | None = None
+        """Its lite topic went, and left the queue and the run of its offsets to another one."""
         self._last = -1
 
     def feed(self, row: Row, read: Callable[[], Section | None]) -> None:
         """What the index says comes next; `read` gives the record itself, None if it is there no more."""
+        if self.gone is not None:
+            return
         if row.kind == Kind.TRIM:
             self._trim(row)
+            return
+        if row.kind == Kind.LITE_TOPIC:
+            self._go(row)
             return
         if row.kind == Kind.RESENT and row.group == NO_GROUP:
             self.resent = Event(What.RESENT, row.stored_ms, row.position)
@@ -188,12 +201,12 @@ class MessageHistory:
         if group.ending != Ending.WAITING:
             return False
         if row.kind == Kind.LEASE:
-            return row.bound is None or (row.bound > self.offset and group.fresh and self._is_whole)
-        return group.lease is not None or not self._is_whole
+            return row.bound is None or (row.bound > self.offset and group.fresh and group.is_known)
+        return group.lease is not None or not group.is_known
 
     def _joining(self, group: int) -> GroupHistory:
         """A group begins where the queue begins."""
-        joining = GroupHistory(group)
+        joining = GroupHistory(group, self._is_whole)
         if self.expired is not None:
             joining.add(self.expired, Ending.EXPIRED)
         return joining
@@ -209,7 +222,7 @@ class MessageHistory:
         if group.ending != Ending.WAITING:
             return
         if self.offset not in lease.offsets:
-            if group.fresh and high > self.offset and self._is_whole:
+            if group.fresh and high > self.offset and group.is_known:
                 group.add(Event(What.FILTERED, row.stored_ms, row.position, client_id=lease.client_id), Ending.FILTERED)
             return
         event = Event(
@@ -235,24 +248,36 @@ class MessageHistory:
         to = row.bound or 0
         event = Event(What.OFFSET_SET, row.stored_ms, row.position, offset=to)
         if to > self.offset and group.ending == Ending.WAITING:
-            if self._is_whole or group.lease is not None:
+            if group.is_known or group.lease is not None:
                 group.add(event, Ending.SKIPPED)
-        elif to <= self.offset and not group.fresh:
+        elif to <= self.offset and not (group.fresh and group.is_known):
             group.add(event, Ending.WAITING)
+            group.is_known = True
 
     def _resend(self, group: GroupHistory, row: Row) -> None:
         """It is due, as if it had never been tried."""
-        if group.ending != Ending.WAITING or not self._is_whole:
+        if group.ending != Ending.WAITING or not group.is_known:
             event = Event(What.RESENT, row.stored_ms, row.position)
             group.add(event, Ending.WAITING, event)
 
-    def _trim(self, row: Row) -> None:
-        if (row.bound or 0) <= self.offset or self.expired is not None or not self._is_whole:
-            return  # what outlives its segment was copied for those who hold it
-        self.expired = Event(What.EXPIRED, row.stored_ms, row.position)
+    def _go(self, row: Row) -> None:
+        """The lite topic is no more, and nobody holds anything of it."""
+        self.gone = Event(What.EXPIRED, row.stored_ms, row.position, with_lite_topic=True)
+        if self._is_whole and self.expired is None:
+            self.expired = self.gone
         for group in self.groups.values():
-            if group.fresh:
-                group.add(self.expired, Ending.EXPIRED)
+            if group.ending == Ending.WAITING:
+                group.add(self.gone, Ending.EXPIRED)
+
+    def _trim(self, row: Row) -> None:
+        if (row.bound or 0) <= self.offset or self.expired is not None:
+            return
+        event = Event(What.EXPIRED, row.stored_ms, row.position)
+        if self._is_whole:
+            self.expired = event
+        for group in self.groups.values():  # for those who hold it, it was copied
+            if group.fresh and group.is_known:
+                group.add(event, Ending.EXPIRED)
 
 
 class HeldHistory:

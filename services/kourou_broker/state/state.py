@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.log.errors import NewerFormat
 from kourou_broker.log.section import SECTION_HEADER_BYTES, Section
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Carried, Group, Name, Queue, Topic, name_of
@@ -17,7 +18,7 @@ from kourou_broker.state.timers import Place, Timer, Timers
 _QUEUED_TYPES = frozenset(definition_pb2.MessageType.values()) - {definition_pb2.MESSAGE_TYPE_UNSPECIFIED}
 
 
-class UnknownRecord(Exception):
+class UnknownRecord(NewerFormat):
     """A record that this version cannot know the meaning of: a newer version wrote it."""
 
 

@@ -78,6 +78,10 @@ class Timers:
         start, end = self._behind(last), self._packed.bisect_left(_key(now_ms + 1, _NOWHERE))
         return list(map(_unpack, self._packed[start : min(end, start + limit)]))
 
+    def count_due(self, until_ms: int) -> int:
+        """Those whose time has come by then."""
+        return self._packed.bisect_left(_key(until_ms + 1, _NOWHERE))
+
     def find(self, due_ms: int, origin: Place) -> Timer | None:
         key = _key(due_ms, origin)
         at = self._packed.bisect_left(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import grpc
@@ -39,11 +39,14 @@ class AioCall:
         self.method = method
         self.listener = listener
         self.authority = ""  # grpc.aio does not tell
+        self._metadata: dict[str, str | bytes] | None = None
         self.cancelled = False
 
     @property
-    def metadata(self) -> Mapping[str, str | bytes]:
-        return dict(self._context.invocation_metadata())
+    def metadata(self) -> MutableMapping[str, str | bytes]:
+        if self._metadata is None:
+            self._metadata = dict(self._context.invocation_metadata())
+        return self._metadata
 
     @property
     def peer(self) -> str:

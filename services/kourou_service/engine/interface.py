@@ -7,7 +7,7 @@ and calls may be answered on the loop only.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -58,8 +58,8 @@ class Call(Protocol):
         ...
 
     @property
-    def metadata(self) -> Mapping[str, str | bytes]:
-        """The headers by lower-case key, the last one of a repeated key; built when first asked for."""
+    def metadata(self) -> MutableMapping[str, str | bytes]:
+        """The headers by lower-case key, the last one of a repeated key; built when first asked for, and then kept."""
         ...
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 from kourou_service.engine.interface import Metadata, StatusCode
 from kourou_service.engine.private_api import (
@@ -28,12 +28,12 @@ class QueueCall:
     def __init__(self, event: RequestCallEvent, method: str, listener: str) -> None:
         self._core: CoreCall | None = event.call
         self._details = event.call_details
-        self._headers: Metadata | Mapping[str, str | bytes] = event.invocation_metadata
+        self._headers: Metadata | dict[str, str | bytes] = event.invocation_metadata
         self.method = method
         self.listener = listener
 
     @property
-    def metadata(self) -> Mapping[str, str | bytes]:
+    def metadata(self) -> MutableMapping[str, str | bytes]:
         headers = self._headers
         if not isinstance(headers, dict):
             self._headers = headers = dict(headers)

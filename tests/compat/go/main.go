@@ -1,13 +1,18 @@
-// Runs one command with the official client, which speaks TLS: compat COMMAND ENDPOINTS, with its arguments as a JSON
-// object on standard input. Each result is a line of JSON on standard output.
+// Runs commands with the official client, which speaks TLS, side by side, until its standard input ends. Each line of that
+// is a JSON object: {"run": number, "command": name, "endpoints": ..., "arguments": {...}} begins one, {"run": number,
+// "order": {...}} tells it something while it runs. On standard output each line is a result of one, {"run": number,
+// "result": {...}}, or says that it ended: {"run": number, "done": true} or {"run": number, "error": text}.
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
+	"sync"
 	"time"
 
 	rocketmq "github.com/apache/rocketmq-clients/golang/v5"
@@ -15,8 +20,8 @@ import (
 )
 
 const (
-	awaitDuration     = time.Second
-	invisibleDuration = 30 * time.Second
+	awaitDuration = time.Second
+	maxLine       = 64 << 20
 )
 
 type message struct {
@@ -32,44 +37,77 @@ type arguments struct {
 	Topic    string
 	Group    string
 	Messages []message
-	Count    int
-	Patience int // So many polls in a row may bring nothing.
 }
+
+type order struct {
+	Stop       bool
+	Receive    int32 // So many messages at most; each is acknowledged.
+	InvisibleS int64 `json:"invisible_s"`
+}
+
+type said struct {
+	Run       int
+	Command   string
+	Endpoints string
+	Arguments arguments
+	Order     order
+}
+
+type run struct {
+	number int
+	said   said
+	orders chan order
+}
+
+var writing sync.Mutex
 
 func main() {
-	commands := map[string]func(string, arguments) error{"send": send, "receive": receive}
-	if len(os.Args) != 3 || commands[os.Args[1]] == nil {
-		fail(2, fmt.Errorf("usage: compat send|receive ENDPOINTS"))
-	}
-	var given arguments
-	if err := json.NewDecoder(os.Stdin).Decode(&given); err != nil {
-		fail(2, err)
-	}
-	if err := commands[os.Args[1]](os.Args[2], given); err != nil {
-		fail(1, err)
+	commands := map[string]func(run) error{"produce": produce, "simple": simple}
+	running := map[int]run{}
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() {
+		var said said
+		if err := json.Unmarshal(lines.Bytes(), &said); err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			os.Exit(2)
+		}
+		if said.Command == "" {
+			running[said.Run].orders <- said.Order
+			continue
+		}
+		begun := run{said.Run, said, make(chan order, 16)}
+		running[said.Run] = begun
+		go func() {
+			if err := commands[said.Command](begun); err != nil {
+				begun.write("error", err.Error())
+			} else {
+				begun.write("done", true)
+			}
+		}()
 	}
 }
 
-func fail(code int, err error) {
-	fmt.Fprintln(os.Stderr, "error:", err)
-	os.Exit(code)
+func (r run) write(kind string, value any) {
+	writing.Lock()
+	defer writing.Unlock()
+	if err := json.NewEncoder(os.Stdout).Encode(map[string]any{"run": r.number, kind: value}); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+	}
 }
 
-func configuration(endpoints string, group string) *rocketmq.Config {
+func configuration(said said) *rocketmq.Config {
 	return &rocketmq.Config{
-		Endpoint:      endpoints,
-		ConsumerGroup: group,
+		Endpoint:      said.Endpoints,
+		ConsumerGroup: said.Arguments.Group,
 		Credentials:   &credentials.SessionCredentials{},
 	}
 }
 
-func write(result message) error {
-	return json.NewEncoder(os.Stdout).Encode(result)
-}
-
 // Sends the messages one after the other; tells the id of each.
-func send(endpoints string, given arguments) error {
-	producer, err := rocketmq.NewProducer(configuration(endpoints, ""), rocketmq.WithTopics(given.Topic))
+func produce(run run) error {
+	given := run.said.Arguments
+	producer, err := rocketmq.NewProducer(configuration(run.said), rocketmq.WithTopics(given.Topic))
 	if err != nil {
 		return err
 	}
@@ -94,19 +132,17 @@ func send(endpoints string, given arguments) error {
 		if err != nil {
 			return err
 		}
-		if err := write(message{Id: receipts[0].MessageID, Body: wanted.Body}); err != nil {
-			return err
-		}
+		run.write("result", message{Id: receipts[0].MessageID, Body: wanted.Body})
 	}
 	return nil
 }
 
-// Receives and acknowledges so many messages.
-func receive(endpoints string, given arguments) error {
+// Receives and acknowledges what it is told to.
+func simple(run run) error {
 	consumer, err := rocketmq.NewSimpleConsumer(
-		configuration(endpoints, given.Group),
+		configuration(run.said),
 		rocketmq.WithAwaitDuration(awaitDuration),
-		rocketmq.WithSubscriptionExpressions(map[string]*rocketmq.FilterExpression{given.Topic: rocketmq.SUB_ALL}),
+		rocketmq.WithSubscriptionExpressions(map[string]*rocketmq.FilterExpression{run.said.Arguments.Topic: rocketmq.SUB_ALL}),
 	)
 	if err != nil {
 		return err
@@ -115,24 +151,20 @@ func receive(endpoints string, given arguments) error {
 		return err
 	}
 	defer consumer.GracefulStop()
-	for left, empty := given.Count, 0; left > 0 && empty < given.Patience; {
+	for order := <-run.orders; !order.Stop; order = <-run.orders {
 		// An error is also how it tells that nothing came.
-		messages, err := consumer.Receive(context.Background(), 32, invisibleDuration)
+		invisible := time.Duration(order.InvisibleS) * time.Second
+		messages, err := consumer.Receive(context.Background(), order.Receive, invisible)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			empty++
-			continue
 		}
-		empty = 0
 		for _, each := range messages {
 			if err := consumer.Ack(context.Background(), each); err != nil {
 				return err
 			}
-			if err := write(seen(each)); err != nil {
-				return err
-			}
-			left--
+			run.write("result", seen(each))
 		}
+		run.write("result", map[string]string{"received": strconv.Itoa(len(messages))})
 	}
 	return nil
 }

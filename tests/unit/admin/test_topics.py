@@ -190,6 +190,9 @@ async def test_a_deleted_topic_leaves_a_tombstone_and_can_be_made_again(world: W
     assert response.status.code == v2.OK
     assert response.topic.queues == 2
     assert world.versions() == {"broker-a": 1_000_003, "broker-b": 1_000_003}
+    # Who missed both learns of the delete by this, also when more has changed.
+    await world.topics.change(ChangeTopicRequest(name=FLIGHTS, queues=3))
+    assert [broker.topics["flights"].deleted_version for broker in world.brokers.values()] == [1_000_002] * 2
 
 
 async def test_a_broker_that_missed_changes_is_shown_and_brought_up_to_date(world: World) -> None:

@@ -21,6 +21,7 @@ from tests.unit.broker.test_metrics import shown
 
 Code = definition_pb2.Code
 DELAY = definition_pb2.DELAY
+DISK = {"storage_type": "local", "storage_medium": "disk"}
 DAY_S = 24 * 3600
 KIB = 1024
 
@@ -623,26 +624,38 @@ async def test_a_start_from_the_older_snapshot_finds_the_carried_ones() -> None:
 @simulated
 async def test_what_the_broker_says_of_them() -> None:
     broker = await started()
-    await send(broker, 5, 10, 15)
+    await send(broker, 5, 10, 15, 4000)
     await broker.put_topic("idle", type=DELAY)
     described = await broker.doors.call(broker_rpc.DESCRIBE_BROKER, broker_pb2.DescribeBrokerRequest(), {})
-    assert [(held.topic.name, held.delayed, held.half) for held in described.held_messages] == [("later", 3, 0)]
+    assert [(held.topic.name, held.delayed, held.half) for held in described.held_messages] == [("later", 4, 0)]
     figures = await shown(broker)
-    assert figures("kourou_delayed_messages", topic="later") == 3
-    assert figures("kourou_delayed_messages", topic="idle") == 0
+    assert figures("rocketmq_timing_messages", topic="later", **DISK) == 4
+    assert figures("rocketmq_timing_messages", topic="idle", **DISK) == 0
+    assert figures("rocketmq_timer_enqueue_total", topic="later", **DISK) == 4
+    asked = figures("rocketmq_delay_message_latency_seconds", topic="later", **DISK)
+    assert asked.cumulative()[:4] == [(60, 3), (600, 3), (3600, 3), (43_200, 4)]
+    assert 4020 < asked.sum <= 4030
+    waiting = {
+        labels["timer_bound_s"]: count for labels, count in figures.all("rocketmq_timer_message_snapshot") if count
+    }
+    assert waiting == {"5": 1, "60": 2, "14400": 1}
     await asyncio.sleep(11)
     figures = await shown(broker)
-    assert figures("kourou_delayed_messages", topic="later") == 1
-    assert 0 <= figures("kourou_timer_lag_seconds") < 0.1
+    assert figures("rocketmq_timing_messages", topic="later", **DISK) == 2
+    assert figures("rocketmq_timer_dequeue_total", topic="later", **DISK) == 2
+    assert figures("rocketmq_timer_dequeue_lag", **DISK) == 0
+    assert 0 <= figures("rocketmq_timer_dequeue_latency_milliseconds", **DISK) < 100
     broker.core.journal._max_waiting_bytes = 0  # type: ignore[attr-defined]
     broker.shard.max_sync_s = 100
     waiting = asyncio.ensure_future(broker.send(message()))
     await asyncio.sleep(7)
-    assert 2 < (await shown(broker))("kourou_timer_lag_seconds") < 4
+    figures = await shown(broker)
+    assert 2000 < figures("rocketmq_timer_dequeue_latency_milliseconds", **DISK) < 4000
+    assert figures("rocketmq_timer_dequeue_lag", **DISK) == 1
     await waiting
     await asyncio.sleep(100)
     described = await broker.doors.call(broker_rpc.DESCRIBE_BROKER, broker_pb2.DescribeBrokerRequest(), {})
-    assert not described.held_messages
+    assert [held.delayed for held in described.held_messages] == [1]
 
 
 # Recall

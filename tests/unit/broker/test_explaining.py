@@ -282,6 +282,11 @@ async def test_a_message_that_outlives_its_segment() -> None:
     assert await broker.ack(first) == Code.OK
     _quick, group = (await story_of(broker, "one")).groups
     assert (group.fate, kinds(group)) == (PB.FATE_CONSUMED, ["ACKNOWLEDGED"])
+    await broker.put_group("late")
+    broker.connect("c2", group="late")
+    await until(lambda: broker.core.clients.get("c2") is not None)
+    late = await group_of(broker, "one", "late")  # it begins behind what is gone
+    assert (late.fate, late.waits_for) == (PB.FATE_EXPIRED, "")
 
 
 @simulated

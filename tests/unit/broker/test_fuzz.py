@@ -9,19 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
-from kourou.protocol.kourou.broker.v1 import broker_rpc
+from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.method import ServerStreamMethod, UnaryMethod
 from tests.simulation.direct import BrokerDown, CallFailed
 from tests.simulation.time import simulate
-from tests.unit.broker.alone import Broker, ids, message
+from tests.unit.broker.alone import Broker, ids, message, resource
 from tests.unit.requests_by_chance import requests
 
-_HARMFUL = {broker_rpc.STOP_BROKER.path, broker_rpc.BACK_UP.path, broker_rpc.SET_PERMISSION.path}
 METHODS = [
     method
     for module in (service_rpc, broker_rpc)
     for method in vars(module).values()
-    if isinstance(method, UnaryMethod | ServerStreamMethod) and method.path not in _HARMFUL
+    if isinstance(method, UnaryMethod | ServerStreamMethod) and method is not broker_rpc.STOP_BROKER
 ]
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 CLIENT = {"x-mq-client-id": "by chance"}
@@ -88,6 +87,8 @@ def _run(calls: list[tuple[Any, bytes]]) -> None:
             await asyncio.gather(*(_call(broker, method, data) for method, data in calls))
         except BrokerDown:
             pytest.fail("the broker went down")
+        permit = broker_pb2.SetPermissionRequest(permission=definition_pb2.READ_WRITE)
+        assert (await broker.doors.call(broker_rpc.SET_PERMISSION, permit, CLIENT)).status.code == definition_pb2.OK
         for attempt in ("at once", "after a restart"):
             topic, group = f"after {attempt}".replace(" ", "-"), f"group {attempt}".replace(" ", "-")
             await broker.put_topic(topic)
@@ -167,18 +168,43 @@ def test_any_bytes_are_answered(calls: list[tuple[Any, bytes]]) -> None:
     _run(calls)
 
 
-@given(data=st.lists(st.binary(max_size=60), max_size=6))
-@settings(max_examples=40, deadline=None, suppress_health_check=_SLOW)
-def test_any_bytes_on_a_telemetry_stream_are_taken_or_refused(data: list[bytes]) -> None:
+@st.composite
+def _commands(draw: st.DrawFn) -> bytes:
+    """What a client says on its telemetry stream: settings that are nearly right more often than not."""
+    command = draw(requests(service_pb2.TelemetryCommand, lambda field: _WORDS.get(field, ())))
+    settings = command.settings
+    if draw(st.booleans()):
+        settings.SetInParent()
+        settings.client_type = draw(st.sampled_from((1, 2, 3, 4, 5, 6)))  # type: ignore[assignment]
+        settings.subscription.group.CopyFrom(resource(draw(st.sampled_from(("team", "ordered", "readers")))))
+        del settings.subscription.subscriptions[2:]
+        for entry in settings.subscription.subscriptions:
+            entry.topic.CopyFrom(resource(draw(st.sampled_from(_TOPICS))))
+            entry.expression.Clear()
+    if draw(st.booleans()):
+        command.status.Clear()
+    return command.SerializeToString()
+
+
+@given(data=st.lists(_commands() | st.binary(max_size=60), max_size=6))
+@settings(max_examples=100, deadline=None, suppress_health_check=_SLOW)
+def test_anything_on_a_telemetry_stream_is_taken_or_refused(data: list[bytes]) -> None:
     async def test() -> None:
-        broker = await Broker.started()
+        broker = await _broker()
         stream = broker.doors.open(service_rpc.TELEMETRY, CLIENT)
         for piece in data:
             stream.requests.put_nowait(piece)
+        asked = broker_pb2.PrintThreadStackTraceRequest(client_id=CLIENT["x-mq-client-id"])
+        await _call(broker, broker_rpc.PRINT_THREAD_STACK_TRACE, asked.SerializeToString())
         stream.requests.put_nowait(None)
         await asyncio.wait((stream.ended,))
         problem = stream.ended.exception()
         assert problem is None or (isinstance(problem, CallFailed) and problem.code.name == "INVALID_ARGUMENT")
+        for answer in map(service_pb2.TelemetryCommand.FromString, stream.answers):
+            assert answer.status.code not in _OF_OUR_FAULT, answer.status
+        await broker.put_group("after")
+        await broker.send_ids("after")
+        assert ids(await broker.receive(group="after", wait_s=5)) == ["after"]
 
     with structlog.testing.capture_logs() as logs:
         simulate(test())

@@ -10,7 +10,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.history_index import GrowingHistory, SealedHistory
 from kourou_broker.log.section import MESSAGE_ROW, Section
 from kourou_broker.state import State, records
-from kourou_broker.state.history import Ending, Historian, MessageHistory, What
+from kourou_broker.state.history import Ending, GroupHistory, Historian, MessageHistory, What
 from kourou_broker.state.records import Fate, Kind, Lease
 from tests.simulation.cluster import group_definition, topic_definition
 
@@ -150,21 +150,30 @@ def test_what_is_told_of_a_late_part_is_not_wrong(steps: list[tuple[str, int, in
         if record.kind != Kind.RESENT:  # it gives back what was settled, and chance does not know
             told.add(record)
     for offset in range(0, MESSAGES, 3):
-        whole, late = told.history(offset).groups, told.history(offset, since=since).groups
+        history, late = told.history(offset), told.history(offset, since=since).groups
         for number, group in late.items():
+            whole = history.groups.get(number) or _untouched(number, history)
             if group.ending != Ending.WAITING:
-                assert group.ending == whole[number].ending
+                assert group.ending == whole.ending
             elif group.lease is not None:
-                known_lease = whole[number].lease
+                known_lease = whole.lease
                 same = known_lease is not None and known_lease.position == group.lease.position
-                assert same or whole[number].ending == Ending.EXPIRED
+                assert same or whole.ending == Ending.EXPIRED
             # whose lease it was, the part may not know
-            known = {(event.what, event.position) for event in whole[number].events}
-            assert {(event.what, event.position) for event in group.events if event.what not in _LEASED} <= known
+            known = {(event.what, event.position) for event in whole.events}
+            assert {(event.what, event.position) for event in group.events if event.what not in _AMBIGUOUS} <= known
 
 
-_LEASED = (What.LEASED, What.LEASE_CHANGED)
-"""Whether a lease is the first one, a part cannot tell."""
+_AMBIGUOUS = (What.LEASED, What.LEASE_CHANGED, What.OFFSET_SET)
+"""Whether a lease is the first one, and an offset that is set changes anything, a part cannot tell."""
+
+
+def _untouched(group: int, history: MessageHistory) -> GroupHistory:
+    """Of a group for which nothing happened to the message itself."""
+    untouched = GroupHistory(group, is_known=True)
+    if history.expired is not None:
+        untouched.add(history.expired, Ending.EXPIRED)
+    return untouched
 
 
 def _whats(told: Told, offset: int, group: int = 1) -> list[What]:
@@ -227,6 +236,20 @@ def test_a_dead_letter_is_given_back() -> None:
     again = told.history(0).groups[1]
     assert _whats(told, 0) == [What.LEASED, What.DEAD_LETTERED, What.RESENT, What.LEASED, What.ACKNOWLEDGED]
     assert again.ending == Ending.CONSUMED
+
+
+def test_a_copy_that_a_set_offset_made_fresh_expires() -> None:
+    """For the group whose offset was set; another one held it, so that it was copied."""
+    told = Told(2)
+    told.add(lease(1, [0], 1))
+    told.add(lease(2, [0], 1))
+    told.add(ack(1, 0))
+    told.add(records.offset(1, TOPIC, QUEUE, 0))
+    told.add(records.trim(0, [(TOPIC, QUEUE, 3)]))
+    late = told.history(0, since=4)
+    assert late.groups[1].ending == Ending.EXPIRED
+    assert [event.what for event in late.groups[1].events] == [What.OFFSET_SET, What.EXPIRED]
+    assert 2 not in late.groups
 
 
 def test_expired_before_a_group_came_so_far() -> None:

@@ -252,8 +252,9 @@ async def test_the_broker_itself() -> None:
     assert figures("rocketmq_broker_permission") == 6
     assert figures("rocketmq_topic_number") == figures("rocketmq_consumer_group_number") == 1
     created = "rocketmq_topic_create_execution_time_milliseconds"
-    assert figures(created, invocation_status="success").count == 1
-    assert figures(created, invocation_status="failure").count == 1
+    assert figures(created, invocation_status="success", is_system="false").count == 1
+    assert figures(created, invocation_status="failure", is_system="false").count == 1
+    assert figures(created, invocation_status="success", is_system="true").count == 0
     grouped = "rocketmq_consumer_group_create_execution_time_milliseconds"
     assert figures(grouped, invocation_status="success").count == 1
     assert figures("kourou_namesrv_connected", namesrv="one:9876") == 1

@@ -241,6 +241,32 @@ async def test_an_auto_created_group_survives_its_own_tombstone() -> None:
 
 
 @simulated
+async def test_what_was_deleted_and_made_again_meanwhile_is_empty() -> None:
+    """The broker was away for both: it learns of the delete by what came after it."""
+    broker = await Broker.started(queues=2)
+    await broker.put_topic("kept", version=1)
+    await broker.send_ids("old")
+    await broker.send_ids("kept", topic="kept")
+    assert ids(await broker.receive()) == ["old"]
+    assert ids(await broker.receive(topic="kept", invisible_s=600)) == ["kept"]
+    # Changes without a delete between them leave everything.
+    await broker.put_topic("kept", queues=2, version=20, deleted_version=1)
+    await broker.put_group("team", version=20, deleted_version=1)
+    assert await broker.receive(topic="kept") == []
+    answer = await broker.put_topic("orders", queues=1, version=22, deleted_version=21)
+    assert (answer.status.code, answer.topic.queues) == (Code.OK, 1)
+    await broker.send_ids("new")
+    assert ids(await broker.receive()) == ["new"]
+    # A group of the same name is another one, too.
+    await broker.put_group("team", version=24, deleted_version=23)
+    assert ids(await broker.receive(topic="kept")) == ["kept"]
+    await broker.crash()
+    assert [len(topic.queues) for topic in broker.core.state.topics.values() if topic.name.name == "orders"] == [1]
+    assert ids((await broker.pull())[0]) == ["new"]
+    assert not broker.core.state.topic_tombstones
+
+
+@simulated
 async def test_a_producer_s_route_names_the_queues() -> None:
     broker = await Broker.started(queues=3)
     request = service_pb2.QueryRouteRequest(topic=resource("orders"))

@@ -1,6 +1,8 @@
 """Records and snapshots say after reading what they said before writing; the fold knows nothing but them."""
 
+import contextlib
 import copy
+import struct
 from typing import Any
 
 import pytest
@@ -237,6 +239,30 @@ def test_from_any_snapshot_the_log_folds_to_the_same_state(steps: list[tuple[Any
 def test_garbage_is_no_snapshot(data: bytes) -> None:
     with pytest.raises(snapshot.DamagedSnapshot):
         snapshot.decode(data)
+
+
+_READERS = {
+    Kind.LEASE: records.read_lease,
+    Kind.ACK: records.read_ack,
+    Kind.OFFSET: records.read_offset,
+    Kind.TRIM: records.read_trim,
+    Kind.CARRY: records.read_carry,
+    Kind.HELD: records.read_held,
+    Kind.HELD_CARRIED: lambda section: (records.read_held(section), records.read_origins(section)),
+    Kind.FIRED: records.read_timers,
+    Kind.RECALLED: records.read_timers,
+    Kind.TRANSACTION_END: records.read_transaction_end,
+    Kind.TRANSACTION_CHECKED: records.read_transaction_checked,
+    Kind.RESENT: records.read_resent,
+}
+
+
+@given(kind=st.sampled_from(sorted(_READERS)), count=U32 | st.integers(0, 5), payload=st.binary(max_size=120))
+@settings(max_examples=1000, deadline=None)
+def test_a_record_of_garbage_is_read_or_refused(kind: Kind, count: int, payload: bytes) -> None:
+    """Its frame is whole, so only a fault of a writer makes it: no reader hangs, or takes more memory than it holds."""
+    with contextlib.suppress(ValueError, struct.error):
+        _READERS[kind](Section(kind, 0, 1, 0, 0, count, payload))
 
 
 def test_a_flipped_bit_anywhere_in_a_snapshot_is_noticed() -> None:

@@ -168,6 +168,18 @@ def test_every_kind_of_event_has_its_words(kourou: Command) -> None:
     assert "no group reads its topic" in shown
 
 
+def test_a_lite_topic_is_named(kourou: Command) -> None:
+    lite = story()
+    lite.message.system_properties.lite_topic = "session-1"
+    answer(kourou, "broker-a", lite)
+    answer(kourou, "broker-b")
+    assert "  topic flights, broker-a, lite topic session-1, offset 17, " in kourou.ok(
+        "message", "explain", "flights", "01AB"
+    )
+    (only,) = json.loads(kourou.ok("message", "explain", "flights", "01AB", "--json"))["stories"]
+    assert only["lite_topic"] == "session-1"
+
+
 def test_an_offset_message_id_needs_no_topic_and_one_broker(told: Command) -> None:
     assert "message 01AB" in told.ok("message", "explain", "broker-a@1000.3")
     path, request = cast("tuple[str, Any]", told.brokers["broker-a"].asked[-1])

@@ -20,9 +20,11 @@ from kourou.cli import messages, receive, send
 from kourou.cli.digest import LinesDigest
 from kourou.errors import ConnectionFailed, KourouError, NotFound, PartialFailure, TopicNotFound
 from kourou.filters import Filter, Sql
-from kourou.message import Message, ReceivedMessage, SendResult
+from kourou.message import Message
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
+from kourou.received import ReceivedMessage
+from kourou.results import SendResult
 from tests.unit.cli.conftest import Command
 
 

@@ -142,7 +142,7 @@ async def test_a_queue_that_goes_while_its_messages_are_heard_keeps_its_progress
         intake = member.consumer._intake
         assert isinstance(intake, broadcasting.BroadcastQueues)
         await until(lambda: not intake._pulls)
-        assert member.consumer._listening._cache.count == 0
+        assert member.consumer._listening.cache.count == 0
     assert json.loads((tmp_path / "a.json").read_text()) == {"t": {"broker-a": {"0": 10}}}
 
 

@@ -206,7 +206,7 @@ async def test_a_client_that_is_told_to_reconnect_does_and_loses_no_call():
     async with cluster() as c, AsyncProducer(c.namesrv, topics=["t"]) as producer:
         broker = c.brokers[0]
         broker.send_gate.clear()
-        sending = asyncio.create_task(producer.send(Message("t", b"under way")))
+        sending = asyncio.ensure_future(producer.send(Message("t", b"under way")))
         await until(lambda: broker.sends)
         peers = {context.peer() for context in broker.telemetry_contexts}
         command = service_pb2.ReconnectEndpointsCommand(nonce="n")

@@ -5,7 +5,7 @@ import pytest
 
 from kourou import CorruptMessage, InvalidArgument, Message, MessageType, ReceivedMessage
 from kourou.limits import MAX_BODY_BYTES
-from kourou.message import to_half_message, to_protobuf
+from kourou.message import to_protobuf
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.google.protobuf.timestamp_pb2 import Timestamp
 from tests.unit.client.fake import received
@@ -74,15 +74,13 @@ def test_the_type_follows_from_what_is_set_and_arrives_with_it(field, value, kin
     assert (arrived.type, getattr(arrived, field)) == (kind, value)
     others = {"message_group", "delivery_time", "priority", "lite_topic"} - {field}
     assert all(getattr(arrived, other) is None for other in others)
-    with pytest.raises(InvalidArgument, match=f"a {kind} message"):
-        to_half_message(message, "id", Timestamp(seconds=1))
 
 
 def test_a_message_of_a_transaction_is_an_ordinary_one_until_it_is_sent():
     message = Message("t", b"x", tag="a")
     assert message.type is MessageType.NORMAL
     assert ReceivedMessage(to_protobuf(message, "id", Timestamp(seconds=1)), "b", "a:1").type is MessageType.NORMAL
-    half = ReceivedMessage(to_half_message(message, "id", Timestamp(seconds=1)), "b", "a:1")
+    half = ReceivedMessage(to_protobuf(message, "id", Timestamp(seconds=1), MessageType.TRANSACTION), "b", "a:1")
     assert (half.type, half.tag, half.message_id) == (MessageType.TRANSACTION, "a", "id")
 
 

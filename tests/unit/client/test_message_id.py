@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kourou import InvalidArgument, OffsetMessageId
-from kourou.message_id import STORED_KEY, Stored, new_message_id
+from kourou.message_id import STORED_KEY, Place, new_message_id
 
 PRINT_IDS = "from kourou.message_id import new_message_id\nfor _ in range(100): print(new_message_id())"
 
@@ -65,12 +65,12 @@ def test_offset_message_id_layout():
 
 
 def test_where_a_request_was_stored():
-    places = Stored.of_trailing({STORED_KEY: "3.8000.5"}, 3)
-    assert places[0] == Stored(queue_id=3, position=8000, index=5)
+    places = Place.of_trailing({STORED_KEY: "3.8000.5"}, 3)
+    assert places[0] == Place(queue_id=3, position=8000, index=5)
     assert [place.offset_message_id("broker-a") for place in places] == [
         f"broker-a@1f40.{index}" for index in (5, 6, 7)
     ]
-    apart = Stored.of_trailing({STORED_KEY: "3.8000.5,-1.16.0"}, 2)
-    assert apart == [Stored(3, 8000, 5), Stored(-1, 16, 0)]
+    apart = Place.of_trailing({STORED_KEY: "3.8000.5,-1.16.0"}, 2)
+    assert apart == [Place(3, 8000, 5), Place(-1, 16, 0)]
     for wrong in ({}, {STORED_KEY: ""}, {STORED_KEY: "1.2"}, {STORED_KEY: "a.b.c"}, {STORED_KEY: "1.2.3,4.5.6"}):
-        assert Stored.of_trailing(wrong, 3) == []
+        assert Place.of_trailing(wrong, 3) == []

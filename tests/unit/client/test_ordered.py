@@ -78,9 +78,9 @@ async def test_calls_of_one_group_leave_one_request_after_the_other_in_their_ord
     async with cluster(brokers=2) as c, AsyncProducer(c.namesrv) as producer:
         broker = await home(producer, c)
         broker.send_gate.clear()
-        sends = [asyncio.create_task(producer.send(of_group("0")))]
+        sends = [asyncio.ensure_future(producer.send(of_group("0")))]
         await until(lambda: len(broker.sends) == 2)
-        sends += [asyncio.create_task(producer.send(of_group(str(n)))) for n in range(1, 10)]
+        sends += [asyncio.ensure_future(producer.send(of_group(str(n)))) for n in range(1, 10)]
         await asyncio.sleep(0.05)
         assert len(broker.sends) == 2, "the others wait for the one under way"
         broker.send_gate.set()
@@ -93,7 +93,7 @@ async def test_a_retry_keeps_the_order_and_the_broker():
     async with cluster(brokers=2) as c, AsyncProducer(c.namesrv) as producer:
         broker = await home(producer, c)
         broker.send_scripts += [abort(StatusCode.UNAVAILABLE)] * 4
-        sends = [asyncio.create_task(producer.send(of_group(str(n)))) for n in range(3)]
+        sends = [asyncio.ensure_future(producer.send(of_group(str(n)))) for n in range(3)]
         await asyncio.gather(*sends)
         assert stored(broker) == ["first", "0", "1", "2"]
         assert sum(len(other.sends) for other in c.brokers if other is not broker) == 0
@@ -117,7 +117,7 @@ async def test_a_message_that_waits_too_long_behind_others_is_never_sent():
         await producer.send(of_group("first"))
         broker = c.brokers[0]
         broker.send_gate.clear()
-        slow = asyncio.create_task(producer.send(of_group("slow"), timeout_s=20))
+        slow = asyncio.ensure_future(producer.send(of_group("slow"), timeout_s=20))
         await until(lambda: len(broker.sends) == 2)
         with pytest.raises(TimeoutExceeded, match="behind older messages"):
             await producer.send(of_group("late"), timeout_s=0.1)
@@ -132,10 +132,10 @@ async def test_one_that_is_refused_does_not_hurt_those_of_other_callers():
         broker = c.brokers[0]
         await producer.send(of_group("first"))
         broker.send_gate.clear()
-        slow = asyncio.create_task(producer.send(of_group("slow")))
+        slow = asyncio.ensure_future(producer.send(of_group("slow")))
         await until(lambda: len(broker.sends) == 2)
         broker.send_scripts += [refuse(v2.ILLEGAL_MESSAGE_KEY), refuse(v2.ILLEGAL_MESSAGE_KEY)]
-        sends = [asyncio.create_task(producer.send(of_group(str(n)))) for n in range(3)]
+        sends = [asyncio.ensure_future(producer.send(of_group(str(n)))) for n in range(3)]
         await asyncio.sleep(0)
         broker.send_gate.set()
         outcomes = await asyncio.gather(slow, *sends, return_exceptions=True)
@@ -191,7 +191,7 @@ async def test_priorities_share_requests_only_with_their_like():
     async with cluster() as c, AsyncProducer(c.namesrv) as producer:
         await producer.send(Message("t", b"first", priority=0))
         c.brokers[0].send_gate.clear()
-        sends = [asyncio.create_task(producer.send(Message("t", b"x", priority=n % 2))) for n in range(20)]
+        sends = [asyncio.ensure_future(producer.send(Message("t", b"x", priority=n % 2))) for n in range(20)]
         await until(lambda: len(c.brokers[0].sends) >= 3)
         c.brokers[0].send_gate.set()
         await asyncio.gather(*sends)
@@ -204,7 +204,7 @@ async def test_closing_ends_what_waits_in_line():
         producer = AsyncProducer(c.namesrv)
         await producer.send(of_group("first"))
         c.brokers[0].send_scripts.append(hang)
-        sends = [asyncio.create_task(producer.send(of_group(str(n)), timeout_s=60)) for n in range(3)]
+        sends = [asyncio.ensure_future(producer.send(of_group(str(n)), timeout_s=60)) for n in range(3)]
         await until(lambda: len(c.brokers[0].sends) == 2)
         await producer.close()
         outcomes = await asyncio.wait_for(asyncio.gather(*sends, return_exceptions=True), 5)

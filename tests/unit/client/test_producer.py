@@ -176,7 +176,7 @@ async def test_sends_under_way_at_the_same_time_share_requests():
     async with cluster() as c, AsyncProducer(c.namesrv, send_timeout_s=60) as producer:
         await producer.send(message("warm"))
         c.brokers[0].send_gate.clear()
-        sends = [asyncio.create_task(producer.send(message(f"{i}"))) for i in range(1000)]
+        sends = [asyncio.ensure_future(producer.send(message(f"{i}"))) for i in range(1000)]
         # Four requests are let out; the rest gathers meanwhile.
         await until(lambda: len(c.brokers[0].sends) == 1 + 4)
         c.brokers[0].send_gate.set()
@@ -193,7 +193,7 @@ async def test_a_lone_message_leaves_at_once():
     async with cluster() as c, AsyncProducer(c.namesrv) as producer:
         await producer.send(message())
         c.brokers[0].send_scripts.append(hang)
-        stuck = asyncio.create_task(producer.send(message()))
+        stuck = asyncio.ensure_future(producer.send(message()))
         await until(lambda: len(c.brokers[0].sends) == 2)
         await asyncio.wait_for(producer.send(message()), 0.5)
         stuck.cancel()
@@ -267,7 +267,7 @@ async def test_closing_ends_what_is_being_sent():
         producer = AsyncProducer(c.namesrv, send_timeout_s=30)
         await producer.send(message())
         c.brokers[0].send_gate.clear()
-        sends = [asyncio.create_task(producer.send(message())) for _ in range(1000)]
+        sends = [asyncio.ensure_future(producer.send(message())) for _ in range(1000)]
         await until(lambda: len(c.brokers[0].sends) == 5)
         await producer.close()
         outcomes = await asyncio.wait_for(asyncio.gather(*sends, return_exceptions=True), 5)
@@ -277,7 +277,7 @@ async def test_closing_ends_what_is_being_sent():
 async def test_a_cancelled_send_is_cancelled():
     async with cluster() as c, AsyncProducer(c.namesrv) as producer:
         c.brokers[0].send_gate.clear()
-        send = asyncio.create_task(producer.send(message()))
+        send = asyncio.ensure_future(producer.send(message()))
         await until(lambda: c.brokers[0].sends)
         send.cancel()
         with pytest.raises(asyncio.CancelledError):

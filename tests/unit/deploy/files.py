@@ -25,6 +25,10 @@ class Query(NamedTuple):
     expr: str
     """With variables."""
     instant: bool
+    panel: str
+    """Its title; empty for a mark."""
+    no_value: str
+    """What the panel says, in words, where it is empty; empty for one that never should be."""
 
 
 class Variable(NamedTuple):
@@ -47,9 +51,10 @@ def queries() -> Iterator[Query]:
         for panel in board["panels"]:
             for target in panel.get("targets", ()):
                 where = f"{file}: {panel['title']}, {target['refId']}"
-                yield Query(where, target["expr"], target["instant"])
+                no_value = panel["fieldConfig"]["defaults"].get("noValue", "").strip("–")
+                yield Query(where, target["expr"], target["instant"], panel["title"], no_value)
         for mark in board["annotations"]["list"]:
-            yield Query(f"{file}: the marks {mark['name']}", mark["expr"], False)
+            yield Query(f"{file}: the marks {mark['name']}", mark["expr"], False, "", "")
 
 
 def variables() -> Iterator[Variable]:

@@ -1,12 +1,17 @@
 """The history index of a segment: what may concern an offset is found, and what is damaged is noticed."""
 
+import contextlib
 import random
+import struct
+from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kourou_broker.log.checksum import value
 from kourou_broker.log.history_index import GrowingHistory, Row, SealedHistory
+from kourou_broker.log.index import queue_key
 
 BASE = 1 << 33
 
@@ -74,3 +79,19 @@ def test_any_damaged_byte_is_noticed() -> None:
             SealedHistory(memoryview(whole[:length]), BASE).rows(1, 0, 10)
     with pytest.raises(ValueError, match="another version"):
         SealedHistory(memoryview(whole), BASE + 8)
+
+
+@given(data=st.binary(max_size=300))
+def test_garbage_is_no_index(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"damaged|another version|too short"):
+        SealedHistory(memoryview(data), BASE)
+
+
+@given(words=st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 20), max_size=20), offset=st.integers(0, 2**40))
+def test_words_that_only_a_fault_of_the_writer_leaves_are_an_error_or_nothing(words: list[int], offset: int) -> None:
+    """The checksum of the directory is right, and what it says is not."""
+    queue = queue_key(1, 0).to_bytes(8, "little")
+    head = queue + array("Q", (words + [0] * 4)[:4]).tobytes()
+    blob = struct.pack("=4sIIIQ", b"KRUh", 1, value(head), 1, BASE) + head + array("Q", words[4:]).tobytes()
+    with contextlib.suppress(ValueError):
+        SealedHistory(memoryview(blob), BASE).rows(1, 0, offset)

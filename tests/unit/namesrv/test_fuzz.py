@@ -56,6 +56,36 @@ def test_any_request_is_answered(calls: list[tuple[Any, Any]]) -> None:
     assert not [entry for entry in logs if entry["log_level"] in ("error", "critical")]
 
 
+@given(
+    frames=st.lists(requests(service_pb2.TelemetryCommand, lambda field: _WORDS.get(field, ())), max_size=6),
+    client_id=st.sampled_from(("client", "", "x" * 300)),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=_SLOW)
+def test_anything_on_a_telemetry_stream_is_taken(frames: list[service_pb2.TelemetryCommand], client_id: str) -> None:
+    """Each time that a client tells its settings it is answered with settings, whatever else it says."""
+
+    async def test(network: Network, channel: SimulatedChannel) -> None:
+        stream = channel.bidi(service_rpc.TELEMETRY, metadata=[("x-mq-client-id", client_id)])
+        for frame in frames:
+            await stream.write(frame)
+        await stream.done_writing()
+        answers = list[service_pb2.TelemetryCommand]()
+        while (answer := await stream.read()) is not None:
+            answers.append(answer)
+        if client_id == "client":
+            assert [answer.HasField("settings") for answer in answers] == [
+                True for frame in frames if frame.HasField("settings")
+            ]
+        else:
+            assert [answer.status.code for answer in answers] == [v2.CLIENT_ID_REQUIRED]
+        route = await ask(channel, service_rpc.QUERY_ROUTE, service_pb2.QueryRouteRequest(topic=TOPIC))
+        assert [queue.id for queue in route.message_queues] == [0, 1]
+
+    with structlog.testing.capture_logs() as logs:
+        on_a_namesrv(test)
+    assert not [entry for entry in logs if entry["log_level"] in ("error", "critical")]
+
+
 @given(frames=st.lists(requests(registry_pb2.RegisterRequest, lambda _field: ("broker-z", "orders")), max_size=5))
 @settings(max_examples=60, deadline=None, suppress_health_check=_SLOW)
 def test_a_broker_that_says_anything_harms_no_other(frames: list[registry_pb2.RegisterRequest]) -> None:

@@ -17,6 +17,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.protocol.method import UnaryMethod
 from kourou.transport import GrpcTransport, RpcError
+from kourou_service.client_headers import client_headers
 from kourou_service.door import Ended, serve_stream, serve_unary, status
 from kourou_service.engine import AbortCall, Call, Engine, StreamCall, create_engine
 from kourou_service.following import Following
@@ -269,6 +270,15 @@ async def test_what_a_handler_logs_says_whose_call_it_is(service: Service) -> No
 
 
 def test_what_a_call_does_not_say_is_left_out() -> None:
-    metadata = {"x-mq-client-id": "c" * 1000, "x-mq-request-id": b"bytes"}
+    metadata = {"x-mq-client-id": "c" * 1000, "x-mq-request-id": "r" * 1000}
     call: Any = SimpleNamespace(method="/s/M", peer="", metadata=metadata)
-    assert identity(call) == {"method": "/s/M", "client_id": "c" * 255}
+    assert identity(call) == {"method": "/s/M", "client_id": "c" * 255, "request_id": "r" * 255}
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-mq-request-id": ""}, {"x-mq-request-id": b"bytes"}])
+def test_a_request_without_an_id_gets_one_and_keeps_it(headers: dict[str, str | bytes]) -> None:
+    first: Any = SimpleNamespace(method="/s/M", peer="", metadata={**headers})
+    second: Any = SimpleNamespace(method="/s/M", peer="", metadata={**headers})
+    made = identity(first)["request_id"]
+    assert made == identity(first)["request_id"] != identity(second)["request_id"]
+    assert client_headers(first.metadata) == [("x-mq-request-id", made)]

@@ -54,6 +54,7 @@ def test_every_line_is_json_in_a_container() -> None:
     assert read[0]["brokers"] == 2
     assert read[1]["logger"] == "a.library"
     assert "client_id" not in read[1]
+    assert len({line["request_id"] for line in read[2:]}) == 1
     assert [(line["method"], line["client_id"], line["peer"]) for line in read[2:]] == [
         ("/s/M", "a-client", "another"),
         ("/s/M", "a-client", "ipv4:10.0.0.1:1"),

@@ -1,5 +1,6 @@
 """Spans of calls, as a collector gets them; collectors that are down or silent."""
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.apache.rocketmq.v2 import service_pb2, service_rpc
 from kourou.protocol.kourou.broker.v1 import broker_pb2, broker_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou.protocol.method import UnaryMethod
 from kourou.transport import GrpcTransport, RpcError
 from kourou_broker.service import Broker
 from kourou_broker.settings import BrokerSettings
@@ -89,15 +91,39 @@ async def running(settings: NamesrvSettings) -> AsyncIterator[NameServer]:
 
 
 async def query(namesrv: NameServer, topic: str, traceparent: str = "") -> int:
+    request = service_pb2.QueryRouteRequest(topic=v2.Resource(name=topic))
+    return await call(namesrv, service_rpc.QUERY_ROUTE, request, traceparent)
+
+
+async def call(service: NameServer | Broker, method: UnaryMethod[Any, Any], request: Any, traceparent: str = "") -> int:
+    """The code of the answer."""
     headers = [("x-mq-client-id", "a-client"), *([("traceparent", traceparent)] if traceparent else [])]
     transport = GrpcTransport()
     try:
-        channel = transport.channel(str(namesrv.listeners[0].bind))
-        request = service_pb2.QueryRouteRequest(topic=v2.Resource(name=topic))
-        reply = await channel.unary(service_rpc.QUERY_ROUTE, request, timeout_s=10, metadata=headers)
+        channel = transport.channel(str(service.listeners[0].bind))
+        reply = await channel.unary(method, request, timeout_s=10, metadata=headers)
         return reply.message.status.code
     finally:
         await transport.close()
+
+
+def new_broker(folder: Path, namesrv: str, collector: Collector) -> Broker:
+    return Broker(
+        BrokerSettings.model_validate(
+            {
+                "data": folder,
+                "listeners": (Listener.parse("local=127.0.0.1:0"),),
+                "namesrv": (namesrv,),
+                "segment_bytes": 1 << 20,
+                "otlp_endpoint": collector.endpoint,
+            }
+        )
+    )
+
+
+async def put_topic(broker: Broker, name: str) -> int:
+    topic = record_pb2.Topic(name=v2.Resource(name=name), type=v2.NORMAL, queues=1, permission=v2.READ_WRITE, version=1)
+    return await call(broker, broker_rpc.PUT_TOPIC, broker_pb2.PutTopicRequest(topic=topic))
 
 
 @pytest.mark.parametrize("engine", ["queue", "aio"])
@@ -111,6 +137,7 @@ async def test_a_call_is_a_span_below_its_callers(collector: Collector, engine: 
     assert span.kind == span.SPAN_KIND_SERVER
     assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 10e9
     told = attributes(span)
+    assert told.pop("messaging.request_id")
     assert told.pop("network.peer.address").startswith("ipv4:127.0.0.1:")
     assert told == {
         "rpc.system": "grpc",
@@ -162,37 +189,17 @@ async def test_a_call_that_ends_with_an_error_of_grpc(collector: Collector) -> N
 
 async def test_the_fast_calls_of_a_broker(collector: Collector, tmp_path: Path) -> None:
     """Sends and acknowledgements have doors of their own, without a task."""
-    broker = Broker(
-        BrokerSettings.model_validate(
-            {
-                "data": tmp_path,
-                "listeners": (Listener.parse("local=127.0.0.1:0"),),
-                "namesrv": ("127.0.0.1:1",),
-                "segment_bytes": 1 << 20,
-                "otlp_endpoint": collector.endpoint,
-            }
-        )
-    )
-    transport = GrpcTransport()
+    broker = new_broker(tmp_path, "127.0.0.1:1", collector)
     try:
         await broker.start()
-        channel = transport.channel(str(broker.listeners[0].bind))
-
-        async def call(method: Any, request: Any) -> int:
-            headers = [("x-mq-client-id", "a-client")]
-            return (await channel.unary(method, request, timeout_s=10, metadata=headers)).message.status.code
-
-        orders = v2.Resource(name="orders")
-        topic = record_pb2.Topic(name=orders, type=v2.NORMAL, queues=1, permission=v2.READ_WRITE, version=1)
-        assert await call(broker_rpc.PUT_TOPIC, broker_pb2.PutTopicRequest(topic=topic)) == v2.OK
+        assert await put_topic(broker, "orders") == v2.OK
         for name in ("orders", "missing"):
             message = v2.Message(topic=v2.Resource(name=name), body=b"x")
             message.system_properties.message_id = "1"
-            await call(service_rpc.SEND_MESSAGE, service_pb2.SendMessageRequest(messages=[message]))
-        ack = service_pb2.AckMessageRequest(topic=orders, group=v2.Resource(name="readers"))
-        await call(service_rpc.ACK_MESSAGE, ack)
+            await call(broker, service_rpc.SEND_MESSAGE, service_pb2.SendMessageRequest(messages=[message]))
+        ack = service_pb2.AckMessageRequest(topic=v2.Resource(name="orders"), group=v2.Resource(name="readers"))
+        await call(broker, service_rpc.ACK_MESSAGE, ack)
     finally:
-        await transport.close()
         await broker.stop()
     told = [(span.name.rpartition("/")[2], attributes(span), span.status.message) for span in collector.spans]
     named = [
@@ -207,6 +214,30 @@ async def test_the_fast_calls_of_a_broker(collector: Collector, tmp_path: Path) 
     ]
     assert "no topic missing" in told[2][2]
     assert told[3][1]["messaging.consumer.group.name"] == "readers"
+
+
+async def test_a_call_that_is_passed_on_is_one_trace_and_one_request(collector: Collector, tmp_path: Path) -> None:
+    """The client gives its request no id, so the NameServer does."""
+    async with running(settings(otlp_endpoint=collector.endpoint)) as namesrv:
+        broker = new_broker(tmp_path, namesrv.broker_address, collector)
+        try:
+            await broker.start()
+            assert await put_topic(broker, "orders") == v2.OK
+            async with asyncio.timeout(10):
+                while await query(namesrv, "orders") != v2.OK:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            request = service_pb2.QueryAssignmentRequest(
+                topic=v2.Resource(name="orders"), group=v2.Resource(name="readers")
+            )
+            await call(namesrv, service_rpc.QUERY_ASSIGNMENT, request, f"00-{TRACE}-{PARENT}-01")
+        finally:
+            await broker.stop()
+    spans = [span for span in collector.spans if span.name.endswith("QueryAssignment")]
+    assert [span.trace_id.hex() for span in spans] == [TRACE] * 2
+    [above] = [span for span in spans if span.parent_span_id.hex() == PARENT]
+    [below] = [span for span in spans if span.parent_span_id == above.span_id]
+    assert attributes(below)["messaging.request_id"] == attributes(above)["messaging.request_id"]
+    assert attributes(below)["messaging.client_id"] == "a-client"
 
 
 @pytest.fixture(params=["down", "silent"])

@@ -13,7 +13,6 @@ from kourou.cli.message_rows import message_row, preview
 from kourou.cli.options import DEFAULT_ADMIN, Admin, GroupName, Json, resource, shown
 from kourou.cli.output import show_rows
 from kourou.cli.root import warn
-from kourou.message import ReceivedMessage
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     BrokerDeadLetter,
@@ -22,6 +21,7 @@ from kourou.protocol.kourou.admin.v1.admin_pb2 import (
     ResendDeadLettersRequest,
     ResendDeadLettersResponse,
 )
+from kourou.received import ReceivedMessage
 
 _TOLD_FAILURES = 10
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from kourou.errors import CorruptMessage
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 
 _PREVIEW_CHARS = 60
 

@@ -14,12 +14,12 @@ from kourou.cli.options import DEFAULT_ADMIN, Admin, Json, Namesrv, TopicName, r
 from kourou.cli.output import show_rows
 from kourou.cli.times import TIME_HELP, timestamp
 from kourou.client import DEFAULT_NAMESRV
-from kourou.message import ReceivedMessage
 from kourou.producer import AsyncProducer
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.admin.v1 import admin_rpc
 from kourou.protocol.kourou.admin.v1.admin_pb2 import BrokerMessage, FindMessagesRequest
 from kourou.protocol.kourou.broker.v1.broker_pb2 import TimeSpan
+from kourou.received import ReceivedMessage
 
 app = typer.Typer(help="Find messages, take delayed ones back.", no_args_is_help=True)
 

@@ -31,7 +31,7 @@ from kourou.errors import (
     Unsupported,
 )
 from kourou.filters import Sql
-from kourou.message import ReceivedMessage
+from kourou.received import ReceivedMessage
 from kourou.simple_consumer import AsyncSimpleConsumer
 
 _BATCH_COUNT = 32

@@ -99,7 +99,8 @@ def _where(broker: str, story: MessageStory) -> Iterator[str]:
     yield f"topic {shown(story.message.topic)}"
     yield broker
     if _in_queue(story.message):
-        yield f"queue {system.queue_id}, offset {system.queue_offset}"
+        queue = f"lite topic {system.lite_topic}" if system.lite_topic else f"queue {system.queue_id}"
+        yield f"{queue}, offset {system.queue_offset}"
     yield story.offset_message_id
     if system.tag:
         yield f"tag {system.tag}"
@@ -156,6 +157,7 @@ def _story(broker: str, story: MessageStory) -> dict[str, Any]:
         "tag": system.tag if system.HasField("tag") else None,
         "keys": list(system.keys),
         "message_group": system.message_group if system.HasField("message_group") else None,
+        "lite_topic": system.lite_topic if system.HasField("lite_topic") else None,
         "properties": dict(message.user_properties),
         "born_ms": milliseconds(system.born_timestamp),
         "born_host": system.born_host,

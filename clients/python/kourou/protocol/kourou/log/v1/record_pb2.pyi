@@ -39,7 +39,7 @@ ASSIGNMENT_EXCLUSIVE: Assignment
 ASSIGNMENT_SHARED: Assignment
 
 class Topic(_message.Message):
-    __slots__ = ("id", "name", "type", "queues", "permission", "version", "deleted", "changed_ms", "lite_expiration_minutes")
+    __slots__ = ("id", "name", "type", "queues", "permission", "version", "deleted", "changed_ms", "lite_expiration_minutes", "deleted_version")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class Topic(_message.Message):
     DELETED_FIELD_NUMBER: _ClassVar[int]
     CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
     LITE_EXPIRATION_MINUTES_FIELD_NUMBER: _ClassVar[int]
+    DELETED_VERSION_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: _definition_pb2.Resource
     type: _definition_pb2.MessageType
@@ -58,10 +59,11 @@ class Topic(_message.Message):
     deleted: bool
     changed_ms: int
     lite_expiration_minutes: int
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., version: _Optional[int] = ..., deleted: _Optional[bool] = ..., changed_ms: _Optional[int] = ..., lite_expiration_minutes: _Optional[int] = ...) -> None: ...
+    deleted_version: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., type: _Optional[_Union[_definition_pb2.MessageType, str]] = ..., queues: _Optional[int] = ..., permission: _Optional[_Union[_definition_pb2.Permission, str]] = ..., version: _Optional[int] = ..., deleted: _Optional[bool] = ..., changed_ms: _Optional[int] = ..., lite_expiration_minutes: _Optional[int] = ..., deleted_version: _Optional[int] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("id", "name", "order", "assignment", "retry", "version", "deleted", "changed_ms", "start", "start_ms", "lite")
+    __slots__ = ("id", "name", "order", "assignment", "retry", "version", "deleted", "changed_ms", "start", "start_ms", "lite", "deleted_version")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +75,7 @@ class Group(_message.Message):
     START_FIELD_NUMBER: _ClassVar[int]
     START_MS_FIELD_NUMBER: _ClassVar[int]
     LITE_FIELD_NUMBER: _ClassVar[int]
+    DELETED_VERSION_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: _definition_pb2.Resource
     order: Order
@@ -84,7 +87,8 @@ class Group(_message.Message):
     start: Start
     start_ms: int
     lite: LiteGroup
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., order: _Optional[_Union[Order, str]] = ..., assignment: _Optional[_Union[Assignment, str]] = ..., retry: _Optional[_Union[_definition_pb2.RetryPolicy, _Mapping[str, _Any]]] = ..., version: _Optional[int] = ..., deleted: _Optional[bool] = ..., changed_ms: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., start_ms: _Optional[int] = ..., lite: _Optional[_Union[LiteGroup, _Mapping[str, _Any]]] = ...) -> None: ...
+    deleted_version: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[_Union[_definition_pb2.Resource, _Mapping[str, _Any]]] = ..., order: _Optional[_Union[Order, str]] = ..., assignment: _Optional[_Union[Assignment, str]] = ..., retry: _Optional[_Union[_definition_pb2.RetryPolicy, _Mapping[str, _Any]]] = ..., version: _Optional[int] = ..., deleted: _Optional[bool] = ..., changed_ms: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., start_ms: _Optional[int] = ..., lite: _Optional[_Union[LiteGroup, _Mapping[str, _Any]]] = ..., deleted_version: _Optional[int] = ...) -> None: ...
 
 class LiteGroup(_message.Message):
     __slots__ = ("topic", "exclusive", "subscription_quota")

@@ -3,7 +3,6 @@ package kourou.compat;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
-import java.time.Duration;
 import java.util.Map;
 import org.apache.rocketmq.client.apis.ClientConfiguration;
 import org.apache.rocketmq.client.apis.ClientConfigurationBuilder;
@@ -13,11 +12,11 @@ import org.apache.rocketmq.client.apis.consumer.FilterExpressionType;
 /** A command's arguments, and what all commands make of them. */
 record Arguments(String endpoints, JsonObject given) {
 
-    /** In the client's default form, which speaks TLS, unless "ssl" is given. */
+    /** In the client's default form, which speaks TLS, unless "tls" is given. */
     ClientConfiguration configuration() {
         ClientConfigurationBuilder builder = ClientConfiguration.newBuilder().setEndpoints(endpoints);
-        if (given.has("ssl")) {
-            builder.enableSsl(given.get("ssl").getAsBoolean());
+        if (has("tls")) {
+            builder.enableSsl(given.get("tls").getAsBoolean());
         }
         return builder.build();
     }
@@ -33,15 +32,11 @@ record Arguments(String endpoints, JsonObject given) {
     }
 
     String text(String name, String absent) {
-        return given.has(name) ? text(name) : absent;
+        return has(name) ? text(name) : absent;
     }
 
-    int number(String name) {
-        return required(name).getAsInt();
-    }
-
-    Duration seconds(String name, int absent) {
-        return Duration.ofSeconds(given.has(name) ? number(name) : absent);
+    boolean has(String name) {
+        return given.has(name);
     }
 
     JsonArray list(String name) {
@@ -49,7 +44,7 @@ record Arguments(String endpoints, JsonObject given) {
     }
 
     private JsonElement required(String name) {
-        if (!given.has(name)) {
+        if (!has(name)) {
             throw new IllegalArgumentException("the argument " + name + " is missing");
         }
         return given.get(name);

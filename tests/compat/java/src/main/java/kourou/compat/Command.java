@@ -1,6 +1,6 @@
 package kourou.compat;
 
-/** What the program can be asked to do. An exception ends it with exit code 1 and its text on standard error. */
+/** What the program can be asked to do. An exception is told as its error. */
 interface Command {
-    void run(Arguments arguments, Results results) throws Exception;
+    void run(Arguments arguments, Orders orders, Results results) throws Exception;
 }

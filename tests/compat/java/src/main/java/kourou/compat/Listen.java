@@ -1,12 +1,11 @@
 package kourou.compat;
 
 import com.google.gson.JsonElement;
+import com.google.gson.JsonObject;
 import java.io.Closeable;
-import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.util.concurrent.CountDownLatch;
-import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.rocketmq.client.apis.ClientException;
 import org.apache.rocketmq.client.apis.ClientServiceProvider;
 import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
@@ -15,61 +14,95 @@ import org.apache.rocketmq.client.apis.consumer.MessageListener;
 import org.apache.rocketmq.client.apis.message.MessageView;
 
 /**
- * Consumes "topic" as a member of "group" until it has got "count" deliveries, or "timeout_s" is over; of "lite_topics"
- * if they are given. Fails on the first attempt of what begins with "bad", and always on what
- * begins with "dead".
+ * Consumes "topic" as a member of "group" until it is to stop; with "lite_topics" (a list) those of them, and orders to
+ * "subscribe" or "unsubscribe" change what they are. The listener fails on the first attempt of what begins with "bad", and
+ * always on what begins with "dead", until it is "mended". With "hangs" it never returns from what begins with "hang". With
+ * "alone" one thread calls it, else many.
  */
 final class Listen implements Command {
-    // A close waits for polls that are under way, which may take 20 s; what was consumed is acknowledged long before.
-    private static final long CLOSE_MS = 2000;
+    private static final int THREADS = 20; // the client's own default
 
     @Override
-    public void run(Arguments arguments, Results results) throws Exception {
-        CountDownLatch wanted = new CountDownLatch(arguments.number("count"));
+    public void run(Arguments arguments, Orders orders, Results results) throws Exception {
+        AtomicBoolean mended = new AtomicBoolean();
         MessageListener listener = message -> {
             results.received(message);
-            wanted.countDown();
-            return fails(message) ? ConsumeResult.FAILURE : ConsumeResult.SUCCESS;
+            if (arguments.has("hangs") && body(message).startsWith("hang")) {
+                hang();
+            }
+            return fails(message) && !mended.get() ? ConsumeResult.FAILURE : ConsumeResult.SUCCESS;
         };
-        Closeable consumer = arguments.given().has("lite_topics")
-                ? lite(arguments, listener)
-                : ClientServiceProvider.loadService()
-                        .newPushConsumerBuilder()
-                        .setClientConfiguration(arguments.configuration())
-                        .setConsumerGroup(arguments.text("group"))
-                        .setSubscriptionExpressions(arguments.subscription())
-                        .setMessageListener(listener)
-                        .build();
-        wanted.await(arguments.seconds("timeout_s", 40).toSeconds(), TimeUnit.SECONDS);
-        Thread closing = new Thread(() -> close(consumer));
-        closing.start();
-        closing.join(CLOSE_MS);
+        if (arguments.has("lite_topics")) {
+            LitePushConsumer consumer = lite(arguments, listener);
+            for (JsonElement name : arguments.list("lite_topics")) {
+                consumer.subscribeLite(name.getAsString());
+            }
+            results.told("started", "");
+            orders.each(order -> obey(consumer, order, results));
+            Closing.begin(consumer);
+            return;
+        }
+        Closeable consumer;
+        try {
+            consumer = push(arguments, listener);
+        } catch (ClientException | RuntimeException problem) {
+            results.refused(problem);
+            return;
+        }
+        results.told("started", "");
+        orders.each(order -> mended.set(order.has("mended")));
+        Closing.begin(consumer);
+    }
+
+    private static Closeable push(Arguments arguments, MessageListener listener) throws ClientException {
+        return ClientServiceProvider.loadService()
+                .newPushConsumerBuilder()
+                .setClientConfiguration(arguments.configuration())
+                .setConsumerGroup(arguments.text("group"))
+                .setSubscriptionExpressions(arguments.subscription())
+                .setMessageListener(listener)
+                .setConsumptionThreadCount(arguments.has("alone") ? 1 : THREADS)
+                .build();
     }
 
     private static LitePushConsumer lite(Arguments arguments, MessageListener listener) throws ClientException {
-        LitePushConsumer consumer = ClientServiceProvider.loadService()
+        return ClientServiceProvider.loadService()
                 .newLitePushConsumerBuilder()
                 .bindTopic(arguments.text("topic"))
                 .setClientConfiguration(arguments.configuration())
                 .setConsumerGroup(arguments.text("group"))
                 .setMessageListener(listener)
                 .build();
-        for (JsonElement name : arguments.list("lite_topics")) {
-            consumer.subscribeLite(name.getAsString());
+    }
+
+    private static void obey(LitePushConsumer consumer, JsonObject order, Results results) {
+        try {
+            if (order.has("subscribe")) {
+                consumer.subscribeLite(order.get("subscribe").getAsString());
+                results.told("subscribed", order.get("subscribe").getAsString());
+            } else {
+                consumer.unsubscribeLite(order.get("unsubscribe").getAsString());
+                results.told("unsubscribed", order.get("unsubscribe").getAsString());
+            }
+        } catch (ClientException | RuntimeException problem) {
+            results.refused(problem);
         }
-        return consumer;
     }
 
     private static boolean fails(MessageView message) {
-        String body = StandardCharsets.UTF_8.decode(message.getBody()).toString();
+        String body = body(message);
         return body.startsWith("dead") || (body.startsWith("bad") && message.getDeliveryAttempt() == 1);
     }
 
-    private static void close(Closeable consumer) {
+    private static String body(MessageView message) {
+        return StandardCharsets.UTF_8.decode(message.getBody()).toString();
+    }
+
+    private static void hang() {
         try {
-            consumer.close();
-        } catch (IOException problem) {
-            throw new UncheckedIOException(problem);
+            new CountDownLatch(1).await();
+        } catch (InterruptedException problem) {
+            Thread.currentThread().interrupt();
         }
     }
 }

@@ -2,34 +2,57 @@ package kourou.compat;
 
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
+import java.io.BufferedReader;
 import java.io.InputStreamReader;
+import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 
 /**
- * Runs one command with the official client: compat.jar COMMAND ENDPOINTS, with its arguments as a JSON object on
- * standard input. Each result is a line of JSON on standard output.
+ * Runs commands with the official client, side by side, until its standard input ends. Each line of that is a JSON object:
+ * {"run": number, "command": name, "endpoints": ..., "arguments": {...}} begins one, {"run": number, "order": {...}} tells it
+ * something while it runs. On standard output each line is a result of one, {"run": number, "result": {...}}, or says that it
+ * ended: {"run": number, "done": true} or {"run": number, "error": text}.
  */
 public final class Main {
-    private static final Map<String, Command> COMMANDS = Map.of(
-            "send", new Send(),
-            "transact", new Transact(),
-            "recall", new Recall(),
-            "receive", new Receive(),
-            "listen", new Listen());
+    private static final Map<String, Command> COMMANDS =
+            Map.of("produce", new Produce(), "listen", new Listen(), "simple", new Simple());
 
-    private Main() {}
+    private final Map<Integer, Orders> running = new ConcurrentHashMap<>();
+    private final PrintStream out = new PrintStream(System.out, true, StandardCharsets.UTF_8);
 
     public static void main(String[] args) throws Exception {
-        Command command = args.length == 2 ? COMMANDS.get(args[0]) : null;
-        if (command == null) {
-            System.err.println("usage: compat.jar " + String.join("|", COMMANDS.keySet()) + " ENDPOINTS");
-            System.exit(2);
+        Main main = new Main();
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line = in.readLine(); line != null; line = in.readLine()) {
+            main.take(JsonParser.parseString(line).getAsJsonObject());
         }
-        JsonObject given = JsonParser.parseReader(new InputStreamReader(System.in, StandardCharsets.UTF_8))
-                .getAsJsonObject();
-        command.run(new Arguments(args[1], given), new Results(System.out));
-        // Threads of the client may live on after its clients are closed.
-        System.exit(0);
+        System.exit(0); // threads of the client may live on after its clients are closed
+    }
+
+    private void take(JsonObject said) {
+        int run = said.get("run").getAsInt();
+        if (said.has("command")) {
+            Orders orders = new Orders();
+            running.put(run, orders);
+            new Thread(() -> run(run, said, orders)).start();
+        } else if (running.containsKey(run)) {
+            running.get(run).say(said.getAsJsonObject("order"));
+        }
+    }
+
+    private void run(int run, JsonObject said, Orders orders) {
+        Results results = new Results(out, run);
+        try {
+            Arguments arguments =
+                    new Arguments(said.get("endpoints").getAsString(), said.getAsJsonObject("arguments"));
+            COMMANDS.get(said.get("command").getAsString()).run(arguments, orders, results);
+            results.done();
+        } catch (Exception problem) {
+            results.failed(problem);
+        } finally {
+            running.remove(run);
+        }
     }
 }

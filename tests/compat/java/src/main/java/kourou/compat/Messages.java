@@ -1,5 +1,6 @@
 package kourou.compat;
 
+import com.google.gson.JsonArray;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import java.util.HexFormat;
@@ -12,13 +13,8 @@ import org.apache.rocketmq.client.apis.message.MessageBuilder;
 final class Messages {
     private Messages() {}
 
-    /** The "messages" for "topic"; none when they are absent. */
-    static List<Message> of(Arguments arguments) {
-        if (!arguments.given().has("messages")) {
-            return List.of();
-        }
-        String topic = arguments.text("topic");
-        return arguments.list("messages").asList().stream()
+    static List<Message> of(String topic, JsonArray given) {
+        return given.asList().stream()
                 .map(message -> of(topic, message.getAsJsonObject()))
                 .toList();
     }
