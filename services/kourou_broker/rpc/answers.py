@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from kourou_service.engine import StreamCall
 
-
 _MAX_WAITING_BYTES = 1024 * 1024
 
 

@@ -127,7 +127,7 @@ class StreamCall(Call, Protocol):
         ...
 
     async def send_last(self, response: bytes) -> None:
-        """The last message: where the engine can, it leaves together with the final status, when the handler returns."""
+        """The last message. It may leave together with the final status, when the handler returns."""
         ...
 
     async def flush(self) -> None:

@@ -29,7 +29,7 @@ class _SlowClient:
 
 async def test_there_is_room_again_when_the_client_has_read() -> None:
     client = _SlowClient()
-    async with answering(cast(StreamCall, client)) as answers:
+    async with answering(cast("StreamCall", client)) as answers:
         await answers.room()
         for _ in range(3):
             answers.put(bytes(MIB))
