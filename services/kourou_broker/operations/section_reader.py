@@ -1,5 +1,6 @@
 """Stored messages out of their sections: of a table of messages, or of a batch."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol, overload
@@ -19,7 +20,6 @@ from kourou_broker.log.section import (
 from kourou_broker.operations.held_tables import HeldTables, held_tables_bytes
 from kourou_broker.operations.message import NO_TAG, tag_hash
 from kourou_broker.operations.open_sections import OpenSections
-from kourou_broker.operations.reading_ahead import ReadingAhead
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Queue
 from kourou_broker.state.half_messages import HalfMessage
@@ -189,7 +189,8 @@ class SectionReader:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._ahead = ReadingAhead(log)
+        self._reading: dict[int, asyncio.Task[bytes]] = {}
+        """Sections that are on their way from the disk."""
         self._open = OpenSections[MessageSection](_OPEN_BYTES)
 
     def find(self, queue: Queue, offset: int) -> Entry | None:
@@ -201,13 +202,24 @@ class SectionReader:
         """The section, if reading it takes no time."""
         section = self._open.get(entry.position)
         if section is None:
-            data = self._log.cached(entry.position, entry.length)
+            data = self._log.read_now(entry.position, entry.length)
             section = None if data is None else self._take_apart(data, entry)
         return section
 
     async def read(self, entry: Entry) -> MessageSection:
-        data = await self._ahead.read(entry.position, entry.length)
-        return self._open.get(entry.position) or self._take_apart(data, entry)  # others may have waited for it, too
+        """It is read once, however many groups wait for it."""
+        position = entry.position
+        reading = self._reading.get(position)
+        if reading is None:
+            reading = self._reading[position] = asyncio.ensure_future(self._log.read(position, entry.length))
+            reading.add_done_callback(lambda done: self._has_read(position, done))
+        data = await asyncio.shield(reading)
+        return self._open.get(position) or self._take_apart(data, entry)
+
+    def _has_read(self, position: int, reading: "asyncio.Task[bytes]") -> None:
+        del self._reading[position]
+        if not reading.cancelled():
+            reading.exception()  # who waits hears of it; if they all went nobody needs to
 
     async def message(self, queue: Queue, offset: int) -> StoredMessage | None:
         """One message by its offset, its carried copy if its segment is gone; None if it is not there any more."""
