@@ -53,15 +53,15 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "delayed": delayed.delayed,
     "explain": explain.explain,
 }
-_ON_DEMAND = frozenset(("backlog", "explain"))
-"""They take long, or need 12 GB of disk."""
+_ON_DEMAND = frozenset(("explain",))
+"""Needs 12 GB of disk."""
 _NO_DISKS = ("tmpfs", "ramfs")
 
 
 def main(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help=f"{', '.join(BENCHMARKS)}; none: all but backlog and explain"),
+        typer.Argument(metavar="[NAME]...", help=f"{', '.join(BENCHMARKS)}; none: all but explain"),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 5.0,
     rounds: Annotated[int, typer.Option(min=1, help="How often compared figures are taken in turn.")] = 3,
