@@ -63,6 +63,9 @@ class GroupView:
     resets: Counter[tuple[str, int]] = field(default_factory=Counter[tuple[str, int]])
     """Begun and ended resets of a queue: odd while one is under way."""
     letters: Counter[str] = field(default_factory=Counter[str])
+    resent: set[Place] = field(default_factory=set[Place])
+    """Messages whose dead letters were given back: they wait for newer ones of their message group that are lent."""
+
     reset_letters: bool = False
     in_doubt: set[Place] = field(default_factory=set[Place])
     """Settled before an offset was set that is not confirmed."""
@@ -283,6 +286,7 @@ class Ledger:
             group.resets[place.topic, place.queue] += 1
             group.settled.pop(place, None)
             group.maybe_settled.add(place)
+            group.resent.add(place)
 
     def resend_ends(self, group: GroupView, places: list[Place]) -> None:
         for place in places:

@@ -10,13 +10,22 @@ import random
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, get_args
 
 import pytest
 import structlog
 
-from kourou import AsyncProducer, AsyncPushConsumer, AsyncSimpleConsumer, KourouError, Message, ReceivedMessage
+from kourou import (
+    AsyncProducer,
+    AsyncPushConsumer,
+    AsyncSimpleConsumer,
+    KourouError,
+    Message,
+    PartialFailure,
+    ReceivedMessage,
+    SendResult,
+)
 from kourou.doors import Door
 from kourou.protocol.kourou.log.v1 import record_pb2
 from tests.simulation.broker_cluster import BrokerMachine, seeded
@@ -76,12 +85,19 @@ class Cluster:
             number = 0
             while self.sending:
                 number += 1
-                body = f"{name}-{number}".encode()
+                bodies = [f"{name}-{number}-{part}".encode() for part in range(self.rng.choice((1, 1, 1, 5, 300)))]
+                messages = [Message("orders", body) for body in bodies]
                 try:
-                    await producer.send(Message("orders", body))
-                    self.confirmed.add(body)
+                    outcomes = await (producer.send_many(messages) if bodies[1:] else _alone(producer, messages[0]))
+                except PartialFailure as partly:
+                    outcomes = partly.outcomes
                 except KourouError as problem:
-                    self.counts[type(problem).__name__] += 1
+                    outcomes = [problem]
+                for body, outcome in zip(bodies, outcomes, strict=False):
+                    if isinstance(outcome, SendResult):
+                        self.confirmed.add(body)
+                    else:
+                        self.counts[type(outcome).__name__] += 1
                 await asyncio.sleep(self.rng.random() * 0.5)
 
     async def consume(self, name: str) -> None:
@@ -89,7 +105,7 @@ class Cluster:
         async with AsyncSimpleConsumer("simple", {"orders": "*"}, **self.options(name)) as consumer:
             while not self.over.is_set():
                 try:
-                    messages = await consumer.receive(8, invisible_duration_s=5, wait_s=2)
+                    messages = await consumer.receive(1000, invisible_duration_s=5, wait_s=2)
                 except KourouError as problem:
                     self.counts[type(problem).__name__] += 1
                     await asyncio.sleep(0.5)
@@ -150,6 +166,10 @@ class Cluster:
 
     def missing(self) -> dict[str, set[bytes]]:
         return {group: self.confirmed - self.received[group] for group in ("simple", "push")}
+
+
+async def _alone(producer: AsyncProducer, message: Message) -> Sequence[object]:
+    return [await producer.send(message)]
 
 
 def _place(message: ReceivedMessage) -> Place:

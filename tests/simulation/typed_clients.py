@@ -87,7 +87,8 @@ class TypedWorld(World):
                 rolled_back = held.plan == definition_pb2.ROLLBACK
                 assert not rolled_back, f"{system.message_id} was never committed, and came"
         is_of_now = asked_at == group.resets[message.topic.name, system.queue_id] and asked_at % 2 == 0
-        if ordered and system.message_group and is_of_now:
+        given_back = Place(message.topic.name, system.queue_id, system.queue_offset) in group.resent
+        if ordered and system.message_group and is_of_now and not given_back:
             key = (group.name, message.topic.name, system.queue_id, system.message_group, asked_at)
             newest = self.last_of.get(key, -1)
             assert system.queue_offset >= newest, f"{key}: {system.queue_offset} came after {newest}"

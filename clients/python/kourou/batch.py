@@ -55,7 +55,7 @@ def encode(messages: Sequence[Message], first_id: str, born_ms: int, compression
         headers.lite_topic = first.lite_topic
     elif first.delivery_time is not None:
         times = [message.delivery_time for message in messages if message.delivery_time is not None]
-        headers.delivery_ms.extend((time - _EPOCH) // _MS for time in times)
+        headers.delivery_ms.extend(-((_EPOCH - time) // _MS) for time in times)  # rounded up: not before its time
     joined = b"".join(bodies)
     if compression is not None:
         packed = codecs.pack(codecs.CODEC_OF[compression], joined)

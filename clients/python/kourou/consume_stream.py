@@ -82,6 +82,7 @@ class ConsumeStream:
         self._hurry = asyncio.Event()
 
     def start(self) -> None:
+        self._client.wire.on_reconnect.append(self._reconnect)
         self._running = asyncio.create_task(self._run(), name=f"kourou consume {self.topic} of {self.broker}")
 
     def grant(self, messages: int, size_bytes: int = 0, wait_s: float | None = None) -> None:
@@ -104,6 +105,7 @@ class ConsumeStream:
     async def close(self) -> None:
         """What is not settled is left to the broker."""
         self.is_open = False
+        self._client.wire.on_reconnect.remove(self._reconnect)
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -236,3 +238,7 @@ class ConsumeStream:
 
     def _wake(self) -> None:
         self._news.set()
+
+    def _reconnect(self, address: str) -> None:
+        if address == self.address:
+            self.reopen(self.terms)

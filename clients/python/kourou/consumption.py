@@ -17,6 +17,8 @@ from kourou.settlement import Settler
 _log = logging.getLogger(__name__)
 
 _SETTLING_TIMEOUT_S = 3.0
+_MAX_POLLED_COUNT = 1024
+"""A poll cannot tell how fast the listener is: with so many before it, none is made."""
 
 
 class Consumption:
@@ -27,9 +29,9 @@ class Consumption:
         self._in_order = InOrder(listening, settler, prescribed)
 
     async def room(self, address: str) -> None:
-        """Returns when there is room for more messages, and the broker there may give more to settle."""
+        """Returns when there is room for another poll's messages, and the broker there may give more to settle."""
         await self._settler.room(address)
-        await self._listening.cache.wait()
+        await self._listening.cache.wait(_MAX_POLLED_COUNT)
 
     def take(self, messages: list[ReceivedMessage]) -> None:
         """Messages that came together."""

@@ -57,12 +57,20 @@ class Single:
 
     __slots__ = ("deadline_s", "future", "message", "timeout_s")
 
+    has_rest = False
+    """It leaves as a whole."""
+
     def __init__(self, message: Message, future: AnyFuture, timeout_s: float, deadline_s: float) -> None:
         self.message = message
         self.future = future
         self.timeout_s = timeout_s
         self.deadline_s = deadline_s
         """In the loop's time; it counts the wait for others."""
+
+    @property
+    def is_over(self) -> bool:
+        """Cancelled, or too late."""
+        return self.future.done()
 
 
 class Bulk:
@@ -83,6 +91,11 @@ class Bulk:
     @property
     def has_rest(self) -> bool:
         return self._left < len(self.messages)
+
+    @property
+    def is_over(self) -> bool:
+        """Cancelled, or given up."""
+        return self.future.done() or not self.has_rest
 
     def next_share(self, max_count: int, max_bytes: int) -> tuple[int, int]:
         """From which message on, and how many of the next ones fit: none, if the first is too large."""
@@ -167,3 +180,57 @@ class Frame:
             timeout_s=self.timeout_s,
             first_id=message_id_after(self.first_id, places.start),
         )
+
+
+class Filling:
+    """A frame that is not closed yet."""
+
+    __slots__ = ("_deadline_s", "_limits", "_messages", "_now_s", "_shares", "_size_bytes", "_timeout_s")
+
+    def __init__(self, limits: Limits, now_s: float) -> None:
+        self._limits = limits
+        self._now_s = now_s
+        self._messages: list[Message] = []
+        self._shares: list[Share] = []
+        self._size_bytes = 0
+        self._deadline_s = self._timeout_s = 0.0
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._messages) < self._limits.max_count
+
+    def add(self, parcel: Single | Bulk) -> bool:
+        """As much of it as fits, and the first message in any case; whether that was something."""
+        if type(parcel) is Single:
+            size_bytes = self._size_bytes + parcel.message.size_bytes
+            if self._messages and size_bytes > self._limits.max_bytes:
+                return False
+            self._size_bytes = size_bytes
+            self._messages.append(parcel.message)
+            self._shares.append((parcel, 0, 1))
+            self._keep(parcel.deadline_s, parcel.timeout_s)
+            return True
+        assert isinstance(parcel, Bulk)
+        max_count, max_bytes = self._limits
+        start, count = parcel.next_share(max_count - len(self._messages), max_bytes - self._size_bytes)
+        if not count and self._messages:
+            return False
+        share, share_bytes = parcel.take(count or 1)
+        self._size_bytes += share_bytes
+        self._messages += share
+        self._shares.append((parcel, start, len(share)))
+        self._keep(self._now_s + parcel.timeout_s, parcel.timeout_s)
+        return True
+
+    def frame(self, kind: Kind, course: Course) -> Frame | None:
+        """None, if there is nothing in it."""
+        if not self._messages:
+            return None
+        return Frame(kind, self._messages, self._shares, course, deadline_s=self._deadline_s, timeout_s=self._timeout_s)
+
+    def _keep(self, deadline_s: float, timeout_s: float) -> None:
+        """The latest deadline and the longest time-out count."""
+        if deadline_s > self._deadline_s:
+            self._deadline_s = deadline_s
+        if timeout_s > self._timeout_s:
+            self._timeout_s = timeout_s

@@ -16,9 +16,9 @@ from kourou.client import Client
 from kourou.course import Course, OrderedCourse
 from kourou.delivery import Delivery
 from kourou.errors import ClosedError, InvalidRequest, KourouError, TimeoutExceeded
-from kourou.frame import Bulk, Frame, Kind, Limits, Share, Single
+from kourou.frame import Bulk, Filling, Frame, Kind, Limits, Single
 from kourou.memory import Memory
-from kourou.message import Message, MessageType
+from kourou.message import MessageType
 from kourou.outbox import Outbox
 from kourou.results import Outcome
 from kourou.route import Queue
@@ -127,46 +127,20 @@ class Lane:
         return limits._replace(max_count=1) if self._alone else limits
 
     def _take(self, course: Course, limits: Limits) -> Frame | None:
-        messages: list[Message] = []
-        shares: list[Share] = []
-        size_bytes = 0
-        deadline_s = timeout_s = 0.0
-        now_s = self._loop.time()
+        """Of what waits, as much as fits."""
+        filling = Filling(limits, self._loop.time())
         waiting = self._waiting
-        while waiting and len(messages) < limits.max_count:
+        while waiting and filling.has_room:
             parcel = waiting[0]
-            if type(parcel) is Single:
-                if parcel.future.done():
-                    self._forget(waiting.popleft())
-                    continue
-                size_bytes += parcel.message.size_bytes
-                if messages and size_bytes > limits.max_bytes:
-                    break
-                messages.append(parcel.message)
-                shares.append((parcel, 0, 1))
-                deadline_s = max(deadline_s, parcel.deadline_s)
+            if parcel.is_over:
+                self._forget(waiting.popleft())
+            elif not filling.add(parcel):
+                break
+            elif not parcel.has_rest:
                 waiting.popleft()
-            else:
-                assert isinstance(parcel, Bulk)
-                if parcel.future.done() or not parcel.has_rest:
-                    waiting.popleft()
-                    continue
-                start, count = parcel.next_share(limits.max_count - len(messages), limits.max_bytes - size_bytes)
-                if not count and messages:
-                    break
-                share, share_bytes = parcel.take(count or 1)
-                size_bytes += share_bytes
-                messages += share
-                shares.append((parcel, start, len(share)))
-                deadline_s = max(deadline_s, now_s + parcel.timeout_s)
-                if not parcel.has_rest:
-                    waiting.popleft()
-                elif not self._kind.in_order:
-                    waiting.rotate(-1)  # the others have their turn
-            timeout_s = max(timeout_s, parcel.timeout_s)
-        if not messages:
-            return None
-        return Frame(self._kind, messages, shares, course, deadline_s=deadline_s, timeout_s=timeout_s)
+            elif not self._kind.in_order:
+                waiting.rotate(-1)  # the others have their turn
+        return filling.frame(self._kind, course)
 
     # Arriving.
 

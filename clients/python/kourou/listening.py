@@ -22,6 +22,8 @@ BatchListener = Callable[[list[ReceivedMessage]], object] | Callable[[list[Recei
 """Called with the messages of one delivery, in their order. An exception, or False as the result, means that all are to
 come again, a list of some of them that those are; anything else settles all."""
 
+_CALLS_A_TURN = 128
+
 Heard = Callable[[Sequence[ReceivedMessage], bool | None], None]
 """Called with messages that the listener was called with, and whether it settled them; with None, if the consumer
 closed before it was called."""
@@ -114,7 +116,11 @@ class Listening:
 
     async def _work(self) -> None:
         waiting = self._waiting
+        calls = 0
         while not self._closed:
+            calls += 1
+            if not calls % _CALLS_A_TURN:
+                await asyncio.sleep(0)  # a listener that never waits must not keep the loop for itself
             if not waiting:
                 turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._idle.append(turn)

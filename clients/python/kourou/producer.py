@@ -66,7 +66,6 @@ class AsyncProducer:
         for topic in topics:
             if fault := topic_fault(topic):
                 raise InvalidArgument(fault)
-        headers = [(PRODUCER_GROUP_HEADER, group)] if group else []
         if compression is not None and compression not in CODEC_OF:
             raise InvalidArgument(f"the compression is {compression!r}, not one of {', '.join(CODEC_OF)} or None")
         if max_waiting_bytes < 1:

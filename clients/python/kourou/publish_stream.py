@@ -61,6 +61,10 @@ class PublishStream:
         check_status(answer.status)
         return answer
 
+    def leave(self) -> None:
+        """The next request opens a stream anew; what the one that is open was asked, it may still answer."""
+        self._opening = None
+
     async def close(self) -> None:
         tasks: list[asyncio.Task[Any]] = [stream.reading for stream in self._streams]
         if self._opening is not None:

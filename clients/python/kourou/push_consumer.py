@@ -23,7 +23,7 @@ from kourou.simple_consumer import checked_subscriptions
 from kourou.streamed import StreamedQueues
 
 CONCURRENCY = 16
-MAX_CACHED_COUNT = 1024
+MAX_CACHED_COUNT = 16_384
 MAX_CACHED_BYTES = 64 * 1024 * 1024
 CLOSE_GRACE_S = 10.0
 

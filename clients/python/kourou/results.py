@@ -9,7 +9,6 @@ from itertools import accumulate
 from typing import Any, overload
 
 from kourou.errors import KourouError, ServerFailure
-from kourou.message_id import message_id_after
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
 from kourou.protocol.kourou.stream.v1 import stream_pb2
 from kourou.route import Queue
@@ -77,11 +76,20 @@ class _Open:
 class Stored(_Results):
     """Of the messages of one frame, by what the broker answered."""
 
-    __slots__ = ("_broker", "_count", "_first_id", "_places", "_recall_handles", "_topic", "_transaction_ids")
+    __slots__ = (
+        "_broker",
+        "_count",
+        "_first_number",
+        "_id_prefix",
+        "_places",
+        "_recall_handles",
+        "_topic",
+        "_transaction_ids",
+    )
 
     def __init__(self, first_id: str, count: int, queue: Queue, answer: stream_pb2.PublishResponse) -> None:
         """`queue`: any of the broker. Raises ServerFailure for an answer that does not fit so many messages."""
-        self._first_id = first_id
+        self._id_prefix, self._first_number = first_id[:-8], int(first_id[-8:], 16)
         self._count = count
         self._topic, self._broker = queue.topic, queue.broker
         self._places = [(place.queue, place.offset, place.position, place.index) for place in answer.places]
@@ -105,7 +113,7 @@ class Stored(_Results):
         else:
             queue_id, offset, position, index = self._places[place]
         result: Any = _Open()
-        result.message_id = message_id_after(self._first_id, place)
+        result.message_id = f"{self._id_prefix}{self._first_number + place:08X}"
         result.offset_message_id = f"{self._broker}@{position:x}.{index:x}"
         result.topic = self._topic
         result.broker = self._broker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -162,6 +162,7 @@ class Receiver:
         for topic, wanted in self._subscriptions.items():
             route = await self._client.routes.get(topic)
             sources += [_Source(queue, wanted) for queue in route.readable_brokers()]
+        await self._leave({(source.queue.topic, source.queue.broker) for source in sources})
         if not sources:
             topics = ", ".join(self._subscriptions)
             if not topics:
@@ -170,6 +171,13 @@ class Receiver:
             raise Forbidden(v2.FORBIDDEN, text)
         self._turn += 1
         return sources[self._turn % len(sources)], len(sources)
+
+    async def _leave(self, sources: Collection[tuple[str, str]]) -> None:
+        """What is not received from any more, unless messages of it are still to be settled."""
+        for key, receiver in list(self._receivers.items()):
+            if key not in sources and receiver.is_idle:
+                del self._receivers[key]
+                await receiver.close()
 
     async def _receive(self, poll: Poll) -> list[ReceivedMessage]:
         if self._client.doors.has_stream(poll.queue.address):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kourou.codecs import Compression
+from kourou.errors import MessageTooLarge
 from kourou.frame import Frame, Limits
 from kourou.message import WIRE_TYPE
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -12,9 +13,11 @@ from kourou.protocol.kourou.stream.v1 import stream_pb2
 from kourou.publish_stream import PublishStream
 from kourou.results import Outcome, Stored
 from kourou.route import Queue
+from kourou.transport import MAX_MESSAGE_BYTES
 from kourou.wire import Wire
 
 _LIMITS = Limits(max_count=4096, max_bytes=256 * 1024)
+_MAX_REQUEST_BYTES = MAX_MESSAGE_BYTES - 4096
 
 
 class StreamOutbox:
@@ -24,6 +27,7 @@ class StreamOutbox:
         self._wire = wire
         self._compression: Compression | None = compression
         self._streams: dict[str, PublishStream] = {}
+        wire.on_reconnect.append(self._reconnect)
 
     def limits(self, address: str) -> Limits:
         return _LIMITS
@@ -33,6 +37,10 @@ class StreamOutbox:
         if stream is None:
             stream = self._streams[queue.address] = PublishStream(self._wire, queue.address)
         encoded = frame.encoded(self._compression)
+        if len(encoded.headers) + len(encoded.bodies) > _MAX_REQUEST_BYTES:
+            # gRPC would end the whole stream, with what others have under way.
+            text = f"keys and properties of {len(encoded.headers)} bytes do not fit into a request"
+            raise MessageTooLarge(v2.MESSAGE_PROPERTIES_TOO_LARGE, text)
         request = stream_pb2.PublishRequest(
             topic=v2.Resource(name=frame.kind.topic),
             type=WIRE_TYPE[frame.kind.type],
@@ -45,3 +53,7 @@ class StreamOutbox:
     async def close(self) -> None:
         for stream in self._streams.values():
             await stream.close()
+
+    def _reconnect(self, address: str) -> None:
+        if address in self._streams:
+            self._streams[address].leave()

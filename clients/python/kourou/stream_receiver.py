@@ -73,6 +73,11 @@ class StreamReceiver:
                     self._consume.reopen(terms)
                     raise TimeoutExceeded(f"{self._consume.address} did not answer a credit in time")
 
+    @property
+    def is_idle(self) -> bool:
+        """Nobody receives, and nothing is left to be settled."""
+        return not self._receiving and not self._consume.leases.held(self._loop.time())
+
     async def close(self) -> None:
         await self._consume.close()
         self._ended(ClosedError("the client was closed meanwhile"))

@@ -9,24 +9,17 @@ from collections.abc import Mapping
 
 from kourou.assigned import AssignedQueues
 from kourou.client import Client
-from kourou.consume_stream import ConsumeStream, Terms
+from kourou.consume_stream import Terms
 from kourou.consumption import Consumption
-from kourou.doors import NoSuchDoor
 from kourou.errors import PASSING, ConnectionFailed, KourouError
+from kourou.fed_stream import FedStream
 from kourou.filters import Filter
 from kourou.listening import Listening
-from kourou.received import ReceivedMessage
 from kourou.route import Route
 
 _log = logging.getLogger(__name__)
 
 ROUTE_CHECK_INTERVAL_S = 5.0
-_CREDITS = 2
-"""Outstanding at a time: while one is being served, the next one is there already."""
-_CACHE_SHARES = 4
-"""A credit is such a part of the cache."""
-MAX_UNSETTLED_COUNT = 16_384
-"""Of a stream; with more, it has no further credit."""
 _OPENING_TIMEOUT_S = 3.0
 _SETTLING_TIMEOUT_S = 3.0
 
@@ -47,7 +40,7 @@ class StreamedQueues:
         self._subscriptions = subscriptions
         self._listening = listening
         self._consumption = consumption
-        self._streams: dict[tuple[str, str], _Stream] = {}
+        self._streams: dict[tuple[str, str], FedStream] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._polled = AssignedQueues(client, group, subscriptions, consumption)
         self._is_polling = False
@@ -113,9 +106,9 @@ class StreamedQueues:
                 stream.feeding.cancel()
                 await stream.consume.close()
 
-    def _open(self, route: Route, broker: str) -> _Stream:
+    def _open(self, route: Route, broker: str) -> FedStream:
         terms = Terms(self._subscriptions[route.topic], None)
-        return _Stream(self._client, self._group, route.topic, broker, terms, self._listening, self._consumption)
+        return FedStream(self._client, self._group, route.topic, broker, terms, self._listening, self._consumption)
 
     async def _brokers(self) -> set[tuple[str, str]]:
         routes = [await self._client.routes.get(topic) for topic in self._subscriptions]
@@ -135,77 +128,3 @@ class StreamedQueues:
                 raise error
         if errors and all(isinstance(error, KourouError) for error in errors):
             raise next(error for error in errors if error is not None)
-
-
-class _Stream:
-    """One of them, and its credits."""
-
-    def __init__(
-        self,
-        client: Client,
-        group: str,
-        topic: str,
-        broker: str,
-        terms: Terms,
-        listening: Listening,
-        consumption: Consumption,
-    ) -> None:
-        self._client = client
-        self._listening = listening
-        self._consumption = consumption
-        self._outstanding = 0
-        self._hunger = asyncio.Event()
-        self.is_stopped = False
-        self.opened: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        """How the first connection began."""
-        self.consume = ConsumeStream(
-            client,
-            group,
-            topic,
-            broker,
-            terms,
-            on_messages=self._take,
-            on_open=self._begin,
-            on_end=self._ended,
-        )
-        self.consume.start()
-        self.feeding = asyncio.create_task(self._feed(), name=f"kourou credits {topic} of {broker}")
-
-    def _begin(self) -> None:
-        # Answered at once, which shows that the broker has taken us.
-        self._outstanding = 1
-        self._grant(wait_s=0.0)
-        self._hunger.set()
-
-    def _grant(self, wait_s: float | None = None) -> None:
-        cache = self._listening.cache
-        messages, size_bytes = cache.max_count // _CACHE_SHARES, cache.max_bytes // _CACHE_SHARES
-        self.consume.grant(max(1, messages), max(1, size_bytes), wait_s)
-
-    def _take(self, messages: list[ReceivedMessage], is_last: bool) -> None:
-        if not self.opened.done():
-            self.opened.set_result(None)
-        if messages and not self.is_stopped:
-            self._consumption.take(messages)
-        if is_last:
-            self._outstanding -= 1
-            self._hunger.set()
-
-    def _ended(self, error: Exception | None) -> None:
-        self._outstanding = 0
-        if isinstance(error, NoSuchDoor):
-            self._client.doors.lack_stream(self.consume.address)
-        if not self.opened.done():
-            self.opened.set_result(error)
-
-    async def _feed(self) -> None:
-        while True:
-            self._hunger.clear()
-            if not self.consume.is_open or self._outstanding >= _CREDITS:
-                await self._hunger.wait()
-                continue
-            await self._listening.cache.wait()
-            await self.consume.settling.room(MAX_UNSETTLED_COUNT)
-            if self.consume.is_open and self._outstanding < _CREDITS:
-                self._outstanding += 1
-                self._grant()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from importlib import metadata
 from typing import TypeVar, cast
@@ -43,6 +43,8 @@ class Wire:
     ) -> None:
         """`namespace`: of all topics and groups that the calls name; empty: as they are named."""
         self.client_id = client_id
+        self.on_reconnect: list[Callable[[str], object]] = []
+        """Called with an address that is to be reached over a new connection from now on."""
         self._transport = transport
         self._namespace = namespace
         self._headers = (
@@ -93,3 +95,5 @@ class Wire:
     def reconnect(self, address: str) -> None:
         """Further calls to it go over a new connection."""
         self._transport.reconnect(address)
+        for callback in self.on_reconnect:
+            callback(address)

@@ -13,6 +13,7 @@ from kourou import (
     InvalidArgument,
     InvalidRequest,
     Message,
+    MessageTooLarge,
     PartialFailure,
     TimeoutExceeded,
     TopicNotFound,
@@ -218,6 +219,14 @@ async def test_a_bad_message_does_not_harm_those_it_travels_with():
         with pytest.raises(InvalidRequest):
             await producer.send_many([message(str(n)) for n in range(1000)])
         assert len(one(c).requests) <= 65, "it is not asked for each of them"
+
+
+async def test_a_message_that_fits_into_no_request_does_not_break_the_stream():
+    async with stream_cluster() as c, AsyncProducer(c.namesrv) as producer:
+        sends = [producer.send(message("a")), producer.send(Message("t", b"x", properties={"p": "v" * (17 << 20)}))]
+        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        assert [isinstance(outcome, MessageTooLarge) for outcome in outcomes] == [False, True]
+        assert len(one(c).publishing) == 1
 
 
 async def test_in_a_message_group_one_frame_at_a_time_leaves():

@@ -170,11 +170,47 @@ async def test_a_stream_that_breaks():
         assert sorted(one(c).settled_offsets["acknowledged"]) == [0, 1, 2]
 
 
+async def test_a_broker_that_leaves_is_let_go_when_all_of_it_is_settled():
+    async with (
+        stream_cluster(brokers=2) as c,
+        AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv, route_interval_s=0.02) as consumer,
+    ):
+        gone = c.brokers[1]
+        assert isinstance(gone, StreamBroker)
+
+        async def is_in_route(is_in: bool) -> None:
+            if is_in:
+                c.brokers.append(gone)
+            else:
+                c.brokers.remove(gone)
+            pulled = len(c.name_servers[0].queries)
+            await until(lambda: len(c.name_servers[0].queries) > pulled + 1)
+
+        await gone.deliver("t", batch(1))
+        messages = await consumer.receive(wait_s=5)
+        await is_in_route(False)
+        await consumer.receive(wait_s=0)
+        assert len(gone.consuming) == 1, "a message of it is to be settled"
+        await consumer.ack(messages)
+        await consumer.receive(wait_s=0)
+        await until(lambda: not gone.consuming)
+        await is_in_route(True)
+
+
 async def test_no_broker_at_all():
     async with stream_cluster() as c, AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv) as consumer:
         await one(c).stop()
         with pytest.raises(ConnectionFailed):
             await consumer.receive(wait_s=0.2)
+
+
+async def test_namespaces():
+    async with stream_cluster() as c, AsyncSimpleConsumer("g", {"t": "*"}, c.namesrv, namespace="team") as consumer:
+        await one(c).deliver("t", batch(1))
+        [message] = await consumer.receive(wait_s=5)
+        assert message.topic == "t"
+        [opening] = one(c).opens
+        assert (opening.group.resource_namespace, opening.topic.resource_namespace) == ("team", "team")
 
 
 async def test_a_refused_stream():

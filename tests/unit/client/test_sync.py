@@ -3,13 +3,14 @@ import inspect
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 import kourou
 from kourou import Message, Producer, PushConsumer, ReceivedMessage, SimpleConsumer, portal
-from tests.unit.client.fake import cluster, received
+from tests.unit.client.fake import cluster, received, until
+from tests.unit.client.fake_stream import StreamBroker, stream_cluster
 
 
 async def test_producer_from_many_threads():
@@ -23,6 +24,34 @@ async def test_producer_from_many_threads():
         results = await asyncio.to_thread(work)
         assert len({result.message_id for result in results}) == 110
         assert len(c.brokers[0].stored["t"]) == 110
+
+
+async def test_futures_and_a_bound_on_what_waits():
+    async with stream_cluster() as c:
+        broker = c.brokers[0]
+        assert isinstance(broker, StreamBroker)
+        broker.publish_gate.clear()
+
+        def work(producer: Producer) -> list[Future[kourou.SendResult]]:
+            return [producer.send_soon(Message("t", b"%d" % n)) for n in range(100)]
+
+        with Producer(c.namesrv, max_waiting_bytes=20 * 1024) as producer:
+            working = asyncio.create_task(asyncio.to_thread(work, producer))
+            await until(lambda: broker.requests)
+            await asyncio.sleep(0.05)
+            assert not working.done()
+            broker.publish_gate.set()
+            futures = await working
+            results = await asyncio.to_thread(lambda: [future.result() for future in futures])
+            assert [result.offset for result in results] == list(range(100))
+            lost = await asyncio.to_thread(lambda: producer.send_soon(Message("nope", b"x")).exception())
+            assert isinstance(lost, kourou.TopicNotFound)
+            doomed = await asyncio.to_thread(lambda: producer.send_soon(Message("t", b"doomed")))
+            doomed.cancel()
+            await asyncio.to_thread(lambda: producer.send(Message("t", b"last")))
+        assert len(broker.bodies["t"]) in (101, 102)
+        late = await asyncio.to_thread(lambda: producer.send_soon(Message("t", b"x")).exception())
+        assert isinstance(late, kourou.ClosedError)
 
 
 async def test_simple_consumer():
