@@ -12,16 +12,22 @@ import typer
 from rich.console import Console
 
 from benchmarks import (
+    backlog,
+    cold,
     delayed,
     disk,
     explain,
+    groups,
     idle,
     latency,
     load_program,
     many_topics,
+    polls,
     receives,
     restart,
+    retention,
     sends,
+    shards,
     streams,
 )
 from benchmarks.bench import Bench
@@ -37,6 +43,12 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
     "memory": idle.memory,
     "start": idle.first_message,
     "topics": many_topics.many_topics,
+    "polls": polls.polls,
+    "groups": groups.groups,
+    "backlog": backlog.backlog,
+    "cold": cold.cold,
+    "retention": retention.retention,
+    "shards": shards.shards,
     "restart": restart.restart,
     "delayed": delayed.delayed,
     "explain": explain.explain,
@@ -48,7 +60,8 @@ _NO_DISKS = ("tmpfs", "ramfs")
 
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help=f"{', '.join(BENCHMARKS)}; none: all but explain")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help=f"{', '.join(BENCHMARKS)}; none: all but explain"),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 5.0,
     rounds: Annotated[int, typer.Option(min=1, help="How often compared figures are taken in turn.")] = 3,

@@ -1,4 +1,4 @@
-"""What 1,250 topics of 8 queues cost when sends go to all of them, against a broker that has one."""
+"""What 1,250 topics of 8 queues cost when sends go to all of them, by both doors, against a broker that has one."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ from benchmarks.bench import Bench
 from benchmarks.figure import Figure
 from benchmarks.sends import BATCH, cost, send
 from benchmarks.servers import Cluster
+from benchmarks.streams import cost as stream_cost
+from benchmarks.streams import run
 
 TOPIC = "bench"
 TOPICS = 1250
@@ -20,6 +22,7 @@ def many_topics(bench: Bench) -> list[Figure]:
         return [
             _compare(bench, one, many, "one message a call", batch=1),
             _compare(bench, one, many, "32 messages a call", batch=BATCH),
+            _compare_streams(bench, one, many),
         ]
 
 
@@ -34,3 +37,18 @@ def _compare(bench: Bench, one: Cluster, many: Cluster, name: str, *, batch: int
         values.append(value["messages_per_s"])
         details = {"over all": cost(value), "one topic": cost(beside)}
     return Figure.of_rounds(name, "messages/s", values, besides, least=0.8, beside_name="one topic", details=details)
+
+
+def _compare_streams(bench: Bench, one: Cluster, many: Cluster) -> Figure:
+    """Batches of 256, each to another topic."""
+    results: list[tuple[Any, Any]] = []
+    for _ in range(bench.rounds):
+        beside = run(bench, "publish", one.broker.process, one.broker.address, bench.seconds)
+        value = run(bench, "publish", many.broker.process, many.broker.address, bench.seconds, topics=TOPICS)
+        results.append((value, beside))
+    values, besides = ([result["messages_per_s"] for result in column] for column in zip(*results, strict=True))
+    value, beside = results[-1]
+    return Figure.of_rounds(
+        "stream door, 256 a frame", "messages/s", values, besides, least=0.8, beside_name="one topic",
+        details={"over all": stream_cost(value), "one topic": stream_cost(beside)},
+    )  # fmt: skip

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ SERVER_CORE = _CORES[0]
 LOAD_CORE = _CORES[-1]
 """Another one than the servers', if there is one."""
 STOP_TIMEOUT_S = 20.0
+_IDLE_SHARE = 0.05
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _ROOT = Path(__file__).parent.parent
 
@@ -54,8 +56,8 @@ class Process:
     def pid(self) -> int:
         return self._popen.pid
 
-    def first_line(self) -> str:
-        """The first line of its stdout. Raises ProcessError if it ends without one."""
+    def next_line(self) -> str:
+        """The next line of its stdout. Raises ProcessError if it ends without one."""
         assert self._popen.stdout is not None
         line = self._popen.stdout.readline().strip()
         if not line:
@@ -95,6 +97,10 @@ class Process:
         """Its resident memory."""
         return self.rss_by_process()[self.pid]
 
+    def peak_rss_bytes(self) -> int:
+        """The most that was resident since its start."""
+        return _status_kib(self.pid, "VmHWM") * 1024
+
     def rss_by_process(self) -> dict[int, int]:
         """Resident memory of it and of its children, in bytes by process id."""
         return {pid: _status_kib(pid, "VmRSS") * 1024 for pid in [self.pid, *self._children()]}
@@ -102,6 +108,19 @@ class Process:
     def cpu_s(self) -> float:
         """CPU time it used until now, all threads, without children."""
         return cpu_s(self.pid)
+
+    def wait_idle(self, timeout_s: float) -> None:
+        """Returns when it and its children have used hardly any CPU time for a second, or after the time-out."""
+        until, before_s = time.monotonic() + timeout_s, self._family_cpu_s()
+        while time.monotonic() < until:
+            time.sleep(1)
+            now_s = self._family_cpu_s()
+            if now_s - before_s < _IDLE_SHARE:
+                return
+            before_s = now_s
+
+    def _family_cpu_s(self) -> float:
+        return sum(map(cpu_s, [self.pid, *self._children()]))
 
     def _children(self) -> list[int]:
         lists = Path(f"/proc/{self.pid}/task").glob("*/children")

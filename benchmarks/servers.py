@@ -59,25 +59,28 @@ def check(status: definition_pb2.Status) -> None:
 def echo_server(folder: Path, *, core: int | None = SERVER_CORE) -> Iterator[tuple[Process, str]]:
     """-> the process and its address."""
     with Process.python("benchmarks.echo_server", log=folder / "echo.log", core=core) as process:
-        yield process, process.first_line()
+        yield process, process.next_line()
 
 
 class Broker:
     """A broker process; can be killed and started again on the same data and port."""
 
-    def __init__(self, folder: Path, namesrv: str, *, core: int | None) -> None:
-        self.data = folder / "broker"
+    def __init__(self, folder: Path, namesrv: str, *, core: int | None, name: str = "broker") -> None:
+        self.data = folder / name
         self.address = f"127.0.0.1:{free_port()}"
-        self._log = folder / "broker.log"
+        self._name = name
+        self._log = folder / f"{name}.log"
         self._namesrv = namesrv
         self._core = core
         self.process = self.start()
 
-    def start(self) -> Process:
+    def start(self, *flags: str) -> Process:
+        """`flags`: settings of this run."""
         self.process = Process.python(
             "kourou_broker",
-            *("--data", str(self.data), "--listeners", f"local={self.address}", "--namesrv", self._namesrv),
-            *("--log-level", "warning", *METRICS),
+            *("--data", str(self.data), "--name", self._name),
+            *("--listeners", f"local={self.address}", "--namesrv", self._namesrv),
+            *("--log-level", "warning", *METRICS, *flags),
             log=self._log,
             core=self._core,
         )
@@ -106,8 +109,17 @@ class Broker:
             check(response.status)
 
     def put_group(self, name: str) -> None:
-        definition = record_pb2.Group(name={"name": name}, assignment=record_pb2.ASSIGNMENT_SHARED, version=1)
-        check(call(self.address, broker_rpc.PUT_GROUP, broker_pb2.PutGroupRequest(group=definition)).status)
+        self.put_groups([name])
+
+    def put_groups(
+        self,
+        names: Sequence[str],
+        assignment: record_pb2.Assignment = record_pb2.ASSIGNMENT_SHARED,
+    ) -> None:
+        definitions = [record_pb2.Group(name={"name": name}, assignment=assignment, version=1) for name in names]
+        requests = [broker_pb2.PutGroupRequest(group=definition) for definition in definitions]
+        for response in calls(self.address, broker_rpc.PUT_GROUP, requests):
+            check(response.status)
 
 
 class Cluster:
@@ -118,16 +130,21 @@ class Cluster:
         self._stack = ExitStack()
         self.access_point = f"127.0.0.1:{free_port()}"
         brokers_listener = f"127.0.0.1:{free_port()}"
+        self._folder, self._brokers_listener, self._core = folder, brokers_listener, core
         log = folder / "services.log"
         namesrv_flags = (*METRICS, "--listeners", f"local={self.access_point}", "--broker-listener", brokers_listener)
         self.namesrv = self._stack.enter_context(Process.python("kourou_namesrv", *namesrv_flags, log=log, core=core))
-        self.broker = Broker(folder, brokers_listener, core=core)
-        self._stack.callback(lambda: self.broker.process.stop())
+        self.broker = self.add_broker("broker")
         self.admin: Process | None = None
         self.admin_address = f"127.0.0.1:{free_port()}"
         if admin:
             flags = (*METRICS, "--listen", self.admin_address, "--namesrv", self.access_point)
             self.admin = self._stack.enter_context(Process.python("kourou_admin", *flags, log=log, core=core))
+
+    def add_broker(self, name: str) -> Broker:
+        broker = Broker(self._folder, self._brokers_listener, core=self._core, name=name)
+        self._stack.callback(lambda: broker.process.stop())
+        return broker
 
     def __enter__(self) -> "Cluster":
         return self

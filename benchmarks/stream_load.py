@@ -1,17 +1,19 @@
 """Load on the stream door: frames that were made before, so that the server and not the client is measured.
 
     python -m benchmarks.stream_load publish ADDRESS TOPIC GROUP SECONDS
+    python -m benchmarks.stream_load fill    ADDRESS TOPIC GROUP MESSAGES
     python -m benchmarks.stream_load consume ADDRESS TOPIC GROUP MESSAGES
 
 It writes what it measured as a line of JSON. Every answer is checked.
 """
 
+import argparse
 import json
 import os
 import queue
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from typing import Any
 
 import grpc
@@ -62,16 +64,16 @@ class Meter:
         }
 
 
-def frames(topic: str) -> Iterator[bytes]:
-    """They differ in their numbers and ids only."""
-    bodies = BODY * FRAME_MESSAGES
+def frames(topics: Sequence[str], body: bytes) -> Iterator[bytes]:
+    """To the topics in turn; they differ in their numbers and ids only."""
+    bodies = body * FRAME_MESSAGES
     prefix = f"01{time.time_ns() & (1 << 96) - 1:024X}"
-    for number in range(1, (1 << 32) // FRAME_MESSAGES):
+    for number, topic in zip(range(1, (1 << 32) // FRAME_MESSAGES), cycle(topics), strict=False):
         headers = stream_pb2.BatchHeaders(
             first_message_id=f"{prefix}{number * FRAME_MESSAGES:08X}",
             born_ms=time.time_ns() // 1_000_000,
             born_host="load",
-            body_bytes=[len(BODY)] * FRAME_MESSAGES,
+            body_bytes=[len(body)] * FRAME_MESSAGES,
         )
         request = stream_pb2.PublishRequest(
             number=number,
@@ -83,34 +85,48 @@ def frames(topic: str) -> Iterator[bytes]:
         yield request.SerializeToString()
 
 
-def publish(channel: grpc.Channel, topic: str, _group: str, seconds: float) -> dict[str, Any]:
+def publish(channel: grpc.Channel, load: argparse.Namespace) -> dict[str, Any]:
     """For so many seconds."""
-    stream = Stream(channel, stream_rpc.PUBLISH)
-    made = frames(topic)
     meter = Meter()
-    for _ in range(FRAMES_IN_FLIGHT):
-        stream.put(next(made))
-    under_way = FRAMES_IN_FLIGHT
+    return _publish(channel, load, meter, lambda _sent: meter.seconds < load.amount)
+
+
+def fill(channel: grpc.Channel, load: argparse.Namespace) -> dict[str, Any]:
+    """So many messages, rounded up to frames."""
+    return _publish(channel, load, Meter(), lambda sent: sent * FRAME_MESSAGES < load.amount)
+
+
+def _publish(
+    channel: grpc.Channel, load: argparse.Namespace, meter: Meter, goes_on: Callable[[int], bool]
+) -> dict[str, Any]:
+    """goes_on: whether there is one more after so many frames."""
+    stream = Stream(channel, stream_rpc.PUBLISH)
+    made = frames(topic_names(load.topic, load.topics), bytes(load.body_bytes))
+    sent = answered = 0
     for answer in stream.answers:
         check(answer.status)
-        if not answer.number:
-            continue
-        meter.messages += FRAME_MESSAGES
-        if meter.seconds < seconds:
+        if answer.number:
+            answered += 1
+            meter.messages += FRAME_MESSAGES
+        while sent - answered < FRAMES_IN_FLIGHT and goes_on(sent):
             stream.put(next(made))
-        else:
-            under_way -= 1
-            if not under_way:
-                break
+            sent += 1
+        if sent == answered:
+            break
     result = meter.result()
     stream.close()
     return result
 
 
-def consume(channel: grpc.Channel, topic: str, group: str, messages: float) -> dict[str, Any]:
-    """Receives and acknowledges so many messages, a frame for each credit."""
+def topic_names(topic: str, topics: int) -> list[str]:
+    """As the compiled load program calls them."""
+    return [topic] if topics == 1 else [f"{topic}-{number:04d}" for number in range(topics)]
+
+
+def consume(channel: grpc.Channel, load: argparse.Namespace) -> dict[str, Any]:
+    """Receives and acknowledges so many messages, a frame for each credit, not faster than the rate if there is one."""
     stream = Stream(channel, stream_rpc.CONSUME)
-    opened = stream_pb2.Open(group={"name": group}, topic={"name": topic}, auto_renew=True)
+    opened = stream_pb2.Open(group={"name": load.group}, topic={"name": load.topic}, auto_renew=True)
     credit = stream_pb2.ConsumeRequest(credit=stream_pb2.Credit(messages=FRAME_MESSAGES)).SerializeToString()
     meter = Meter()
     stream.put(stream_pb2.ConsumeRequest(open=opened).SerializeToString())
@@ -122,11 +138,13 @@ def consume(channel: grpc.Channel, topic: str, group: str, messages: float) -> d
             case "settled":
                 check(answer.settled.status)
                 meter.messages += FRAME_MESSAGES
-                if meter.messages >= messages:
+                if meter.messages >= load.amount:
                     break
             case "delivery":
                 number += 1
-                stream.put(_settle(number, answer.delivery))
+                stream.put(settle(number, answer.delivery))
+                if load.rate:
+                    time.sleep(max(number * FRAME_MESSAGES / load.rate - meter.seconds, 0))
                 stream.put(credit)
             case _:
                 check(answer.refused)
@@ -135,7 +153,7 @@ def consume(channel: grpc.Channel, topic: str, group: str, messages: float) -> d
     return result
 
 
-def _settle(number: int, delivery: stream_pb2.Delivery) -> bytes:
+def settle(number: int, delivery: stream_pb2.Delivery) -> bytes:
     ranges = [stream_pb2.OffsetRange(first=delivery.base_offset, count=FRAME_MESSAGES)]
     settlement = stream_pb2.Settlement(lease=delivery.lease, ranges=ranges, acknowledged=stream_pb2.Acknowledged())
     settle = stream_pb2.Settle(number=number, settlements=[settlement])
@@ -147,7 +165,21 @@ def check(status: definition_pb2.Status) -> None:
         raise SystemExit(f"answered {definition_pb2.Code.Name(status.code)}: {status.message}")
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("mode", choices=("publish", "fill", "consume"))
+    parser.add_argument("address")
+    parser.add_argument("topic")
+    parser.add_argument("group")
+    parser.add_argument("amount", type=float)
+    parser.add_argument("--topics", type=int, default=1, help="publish to TOPIC-0000, TOPIC-0001 ... in turn")
+    parser.add_argument("--body-bytes", type=int, default=len(BODY))
+    parser.add_argument("--rate", type=float, default=0.0, help="consume at most so many messages a second")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    mode, address, topic, group, amount = sys.argv[1:]
-    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
-        print(json.dumps({"publish": publish, "consume": consume}[mode](channel, topic, group, float(amount))))
+    load = _arguments()
+    modes = {"publish": publish, "fill": fill, "consume": consume}
+    with grpc.insecure_channel(load.address, options=_OPTIONS) as channel:
+        print(json.dumps(modes[load.mode](channel, load)))

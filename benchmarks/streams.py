@@ -27,12 +27,19 @@ def stream_door(bench: Bench) -> list[Figure]:
         return [_figure(mode, results) for mode, results in rounds.items()]
 
 
-def run(bench: Bench, mode: str, server: Process, address: str, amount: float) -> Any:
-    """amount: seconds to publish, messages to consume."""
+def start(
+    bench: Bench, mode: str, address: str, amount: float, *, topic: str = TOPIC, group: str = GROUP, **flags: object
+) -> Process:
+    """amount: seconds to publish, messages to fill in or to consume; `body_bytes=100` becomes `--body-bytes=100`."""
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    arguments = (mode, address, topic, group, str(amount), *options)
+    return Process.python("benchmarks.stream_load", *arguments, log=bench.folder / "load.log", core=LOAD_CORE)
+
+
+def run(bench: Bench, mode: str, server: Process, address: str, amount: float, **flags: Any) -> Any:
+    """The load's result, with the server's CPU time a message (us) and its share of its core."""
     before_s = server.cpu_s()
-    arguments = (mode, address, TOPIC, GROUP, str(amount))
-    log = bench.folder / "load.log"
-    with Process.python("benchmarks.stream_load", *arguments, log=log, core=LOAD_CORE) as load:
+    with start(bench, mode, address, amount, **flags) as load:
         result = json.loads(load.output())
     cpu_s = server.cpu_s() - before_s
     result["server_cpu_us"] = cpu_s * 1e6 / result["messages"]

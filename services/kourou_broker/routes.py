@@ -6,6 +6,7 @@ What is known stays known while no NameServer answers; of a topic that was never
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import structlog
@@ -60,17 +61,22 @@ class Routes:
     def follow(self, topics: Iterable[Name], listeners: Iterable[str]) -> None:
         """Follows these topics and no others, as seen by those who come by these listeners of the broker, and by any
         other by which somebody asked."""
-        self._topics = frozenset(topics)
-        self._listeners.update(listeners)
-        self._watch_what_is_followed()
-
-    def _watch_what_is_followed(self) -> None:
-        wanted = {(topic, listener) for topic in self._topics for listener in self._listeners}
-        for key in self._watches.keys() - wanted:
+        before, self._topics = self._topics, frozenset(topics)
+        for key in product(before - self._topics, self._listeners):
             self._watches.pop(key).cancel()
             self._routes.pop(key, None)
+        self._start_watching(self._topics - before, self._listeners)
+        for listener in listeners:
+            self._follow_by(listener)
+
+    def _follow_by(self, listener: str) -> None:
+        if listener not in self._listeners:
+            self._listeners.add(listener)
+            self._start_watching(self._topics, [listener])
+
+    def _start_watching(self, topics: Iterable[Name], listeners: Iterable[str]) -> None:
         loop = asyncio.get_running_loop()
-        for key in sorted(wanted - self._watches.keys()):
+        for key in sorted(product(topics, listeners)):
             self._watches[key] = loop.create_task(self._watch(*key), context=apart_from_calls())
 
     def queues(self, topic: Name, listener: str) -> Sequence[v2.MessageQueue]:
@@ -80,9 +86,7 @@ class Routes:
 
     async def ask(self, topic: Name, listener: str) -> Sequence[v2.MessageQueue]:
         """The same, for a topic that need not be followed: asks a NameServer if nothing is known."""
-        if listener not in self._listeners:
-            self._listeners.add(listener)
-            self._watch_what_is_followed()
+        self._follow_by(listener)
         if (topic, listener) not in self._routes and (address := await self._namesrv()) is not None:
             request = routing_pb2.WatchRouteRequest(topic=topic.resource(), endpoints=self._report.endpoints(listener))
             try:

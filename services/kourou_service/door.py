@@ -126,7 +126,7 @@ def serve_stream(
             raise
         except Exception as problem:
             response = refusal(method.response, problem, call, followed)
-            await call.send(response.SerializeToString())
+            await call.send_last(response.SerializeToString())
             return Ended(_code_of(response))
 
     engine.stream(method.path, answer)

@@ -80,6 +80,9 @@ class DirectCall:
         self.answers.append(response)
         await asyncio.sleep(0)
 
+    async def send_last(self, response: bytes) -> None:
+        await self.send(response)
+
     async def flush(self) -> None:
         """Nothing waits."""
 

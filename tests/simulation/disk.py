@@ -190,6 +190,9 @@ class SimMedium:
     def read(self, base: int, offset: int, size_bytes: int) -> bytes:
         return bytes(self._open().segments[base].cache[offset : offset + size_bytes])
 
+    def read_now(self, base: int, offset: int, size_bytes: int) -> bytes | None:
+        return None  # each read takes its time
+
     def recycle(self, base: int) -> None:
         self._open().change()
         self._disk.spares.append(len(self._disk.segments.pop(base).cache))

@@ -163,6 +163,9 @@ class ServerCall:
             self._call.down.send(self._caller.answered, response)
         await asyncio.sleep(0)
 
+    async def send_last(self, response: bytes) -> None:
+        await self.send(response)
+
     async def flush(self) -> None:
         """Nothing waits."""
 

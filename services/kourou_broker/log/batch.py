@@ -43,6 +43,11 @@ class Batch:
         return self._payload[self._bodies_at :]
 
     @property
+    def bodies_view(self) -> memoryview:
+        """The same, not copied."""
+        return memoryview(self._payload)[self._bodies_at :]
+
+    @property
     def packed_bytes(self) -> int:
         """Of all bodies, as they are stored."""
         return len(self._payload) - self._bodies_at

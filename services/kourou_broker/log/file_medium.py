@@ -28,6 +28,8 @@ _PAGE_BYTES = 4096
 _ZEROS = mmap.mmap(-1, 2 << 20)  # at a page's start, as O_DIRECT wants it
 _MAX_BUFFERS = 1024  # of one pwritev (IOV_MAX)
 _MAX_READ_FILES = 64
+_READ_AHEAD_BYTES = 256 * 1024
+_MAX_READ_NOW_BYTES = 1 << 20  # more takes longer than to ask another thread
 
 
 class FileMedium:
@@ -44,6 +46,7 @@ class FileMedium:
         self._blobs = folder / "blobs"
         self._write_files: dict[int, int] = {}
         self._read_files: dict[int, int] = {}
+        self._read_now_files: dict[int, int] = {}
         self._opening = Lock()
         self._spares_changing = Lock()
         self._spares: dict[Path, int] = {}
@@ -132,7 +135,26 @@ class FileMedium:
             self._read_files[base] = file
             if len(self._read_files) > _MAX_READ_FILES:
                 os.close(self._read_files.pop(next(iter(self._read_files))))
+            # Who reads goes on, mostly: what comes next is in the page cache by then.
+            os.posix_fadvise(file, offset + size_bytes, _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
             return _read_all(file, offset, size_bytes)
+
+    def read_now(self, base: int, offset: int, size_bytes: int) -> bytes | None:
+        """From the page cache. Its files are not those of `read`, which may hold its lock while the disk works."""
+        if size_bytes > _MAX_READ_NOW_BYTES:
+            return None
+        data = bytearray(size_bytes)
+        try:
+            file = self._read_now_files.pop(base, None)
+            if file is None:
+                file = os.open(self._path(base), os.O_RDONLY)
+            self._read_now_files[base] = file
+            if len(self._read_now_files) > _MAX_READ_FILES:
+                self._close_read_now(next(iter(self._read_now_files)))
+            read_bytes = os.preadv(file, [data], offset, os.RWF_NOWAIT)
+        except (OSError, AttributeError):  # not in the page cache, or a system that cannot say so
+            return None
+        return bytes(data) if read_bytes == size_bytes else None
 
     def recycle(self, base: int) -> None:
         self._refuse_if_read_only()
@@ -177,10 +199,10 @@ class FileMedium:
         return DiskSpace(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
     def close(self) -> None:
-        for file in (*self._write_files.values(), *self._read_files.values()):
-            os.close(file)
-        self._write_files.clear()
-        self._read_files.clear()
+        for files in (self._write_files, self._read_files, self._read_now_files):
+            for file in files.values():
+                os.close(file)
+            files.clear()
         if not self._read_only:
             os.close(self._lock)
 
@@ -198,11 +220,18 @@ class FileMedium:
                 file = self._write_files[base] = os.open(self._path(base), os.O_RDWR)
         return file
 
+    def _close_read_now(self, base: int) -> None:
+        """Where the loop and `_let_go` meet, one of them finds it."""
+        file = self._read_now_files.pop(base, None)
+        if file is not None:
+            os.close(file)
+
     def _let_go(self, base: int) -> None:
         with self._opening:
             for files in (self._write_files, self._read_files):
                 if base in files:
                     os.close(files.pop(base))
+        self._close_read_now(base)
 
     def _add_spare(self, unfinished: Path, size_bytes: int) -> None:
         with self._spares_changing:

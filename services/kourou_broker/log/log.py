@@ -247,9 +247,13 @@ class Log:
         """The topic was deleted: nobody asks for its queues any more."""
         self._index.forget(topic)
 
-    def cached(self, position: int, length: int) -> bytes | None:
-        """A section, or a part of one, if it is in the tail cache."""
-        return self._cache.read(position, length)
+    def read_now(self, position: int, length: int) -> bytes | None:
+        """That range of the log as `read` gives it, if it takes no time: from the tail cache or the page cache."""
+        data = self._cache.read(position, length)
+        if data is not None or not self.first_position <= position <= self.readable_end(position) - length:
+            return data
+        base = self._segment(position).base
+        return self._medium.read_now(base, position - base, length)
 
     async def read(self, position: int, length: int) -> bytes:
         """That range of the log; it must be durable and lie within one segment. Raises Dropped, OSError."""
@@ -259,7 +263,7 @@ class Log:
         if position < self.first_position:
             raise Dropped(f"the log begins at {self.first_position}; {position} is no more")
         segment = self._segment(position)
-        if position + length > self._durable_end(position):
+        if position + length > self.readable_end(position):
             raise ValueError(f"{length} bytes from {position} on are not within the durable part of one segment")
         self._reads[segment.base] += 1
         try:
@@ -275,7 +279,11 @@ class Log:
         data = self._cache.read(position, length)
         if data is not None:
             return data
-        return await self.read(position, min(length, self._durable_end(position) - position))
+        return await self.read(position, min(length, self.readable_end(position) - position))
+
+    def readable_end(self, position: int) -> int:
+        """Of the durable part of the segment of that position."""
+        return min(self._segment(position).end, self._durable)
 
     # Segments
 
@@ -307,10 +315,6 @@ class Log:
 
     def _segment(self, position: int) -> Segment:
         return self._segments[bisect_right(self._segments, position, key=lambda segment: segment.base) - 1]
-
-    def _durable_end(self, position: int) -> int:
-        """Of the part that can be read in the segment of that position."""
-        return min(self._segment(position).end, self._durable)
 
     def _droppable(self) -> int:
         return self._commit.synced if self.kept_from is None else min(self._commit.synced, self.kept_from)

@@ -73,6 +73,10 @@ class Medium(Protocol):
         """As much of that range as lies within the segment, with what was written and not yet synced."""
         ...
 
+    def read_now(self, base: int, offset: int, size_bytes: int) -> bytes | None:
+        """That range, if it takes no time and all of it lies within the segment. Called by the log's loop only."""
+        ...
+
     def recycle(self, base: int) -> None:
         """Turn a segment into a spare: it is full of zeros before it can become a segment again."""
         ...

@@ -21,6 +21,9 @@ from kourou_service.refusal import Refused
 
 _NOT_OWNER_WAIT_S = 1.0
 """Who asks a queue that is not his gets an empty answer after this time: at once, it would ask again at once."""
+_LONG_WAIT_S = 1.0
+_END_TOGETHER_S = 0.05
+"""Long waits that are over within so long end in the same turn: to wake for each costs more than to end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Deliveries:
             return []
         subscription.park(poll)
         self.parked_polls += 1
-        timer = None if wait_s is None else asyncio.get_running_loop().call_later(wait_s, subscription.expire, poll)
+        timer = None if wait_s is None else _call_after(wait_s, subscription.expire, poll)
         try:
             return await poll.answer
         except asyncio.CancelledError:
@@ -320,6 +323,13 @@ class Deliveries:
         subscription = self._by_topic.get(topic_id, {}).get(group_id)
         if subscription is not None:
             subscription.wake()
+
+
+def _call_after(wait_s: float, callback: Callable[[Poll], None], poll: Poll) -> asyncio.TimerHandle:
+    """After that time, or a little before."""
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + wait_s
+    return loop.call_at(ends_s - (ends_s % _END_TOGETHER_S if wait_s > _LONG_WAIT_S else 0), callback, poll)
 
 
 def _owned(owners: dict[int, str], client_id: str) -> frozenset[int]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kourou_broker.log.section import Entry
 from kourou_broker.operations.filters import Filter
 from kourou_broker.operations.section_reader import BatchSection, MessageSection, Run, SectionReader, StoredMessage
 from kourou_broker.state.definitions import Queue
@@ -24,11 +25,11 @@ class Matched(NamedTuple):
 
 
 class MatchingReader:
-    """Keeps the section that a queue is being read from: one section often fills several answers."""
+    """Keeps where a queue is being read: one section often fills several answers."""
 
     def __init__(self, reader: SectionReader) -> None:
         self._reader = reader
-        self._open: dict[int, MessageSection] = {}
+        self._at: dict[int, Entry] = {}
 
     async def read(
         self,
@@ -68,7 +69,7 @@ class MatchingReader:
                 messages.append(message)
                 room_bytes -= len(message.head)
             if offset == end:
-                self._open.pop(queue.id, None)
+                self._at.pop(queue.id, None)
             if spent >= _SLICE:
                 spent = 0
                 await asyncio.sleep(0)
@@ -84,17 +85,16 @@ class MatchingReader:
         first = max(offset - section.base, 0)
         count = min(section.count - first, room)
         if first + count == section.count:
-            self._open.pop(queue.id, None)
+            self._at.pop(queue.id, None)
         return Run(section, first, count)
 
     async def _section(self, queue: Queue, offset: int) -> MessageSection | None:
-        section = self._open.get(queue.id)
-        if section is not None and section.base <= offset < section.base + section.count:
-            return section
         reader = self._reader
-        entry = reader.find(queue, offset) if offset < queue.next_offset else None
-        if entry is None:
-            self._open.pop(queue.id, None)
-            return None
-        section = self._open[queue.id] = reader.cached(entry) or await reader.read(entry)
-        return section
+        entry = self._at.get(queue.id)
+        if entry is None or not entry.base <= offset < entry.base + entry.count:
+            entry = reader.find(queue, offset) if offset < queue.next_offset else None
+            if entry is None:
+                self._at.pop(queue.id, None)
+                return None
+            self._at[queue.id] = entry
+        return reader.cached(entry) or await reader.read(entry)

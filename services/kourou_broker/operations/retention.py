@@ -139,12 +139,10 @@ class Retention:
     def _pending(self, queue: Queue, keep_from: int, boundary: int) -> list[int]:
         """What groups hold below keep_from of which there is no copy above the boundary."""
         pending: set[int] = set()
-        for group in self._state.groups.values():
-            progress = self._state.progress.get((group.id, queue.topic.id, queue.id))
-            if progress is not None:
-                pending.update(offset for offset in progress.pending if offset < keep_from)
+        for progress in self._state.progress.of_queue(queue.topic.id, queue.id):
+            pending.update(progress.pending)  # a thousand groups may hold the same: only then each is looked at
         copies = {offset for offset, copy in queue.carried.items() if copy.position >= boundary}
-        return sorted(pending - copies)
+        return sorted(offset for offset in pending - copies if offset < keep_from)
 
     async def _carry(self, queue: Queue, offset: int) -> None:
         message = await self._reader.message(queue, offset)

@@ -1,5 +1,6 @@
 """Stored messages out of their sections: of a table of messages, or of a batch."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol, overload
@@ -18,6 +19,7 @@ from kourou_broker.log.section import (
 )
 from kourou_broker.operations.held_tables import HeldTables, held_tables_bytes
 from kourou_broker.operations.message import NO_TAG, tag_hash
+from kourou_broker.operations.open_sections import OpenSections
 from kourou_broker.state import records
 from kourou_broker.state.definitions import Queue
 from kourou_broker.state.half_messages import HalfMessage
@@ -26,6 +28,10 @@ _PEEK_BYTES = 4096
 """Of a section whose size is not known: small ones are read in one piece."""
 _PIECE_BYTES = 512 * 1024
 """Messages so near to each other are read together."""
+_OPEN_BYTES = 16 * 1024 * 1024
+"""Of the sections that are kept, about."""
+_A_MESSAGE_BYTES = 200
+"""That a section which was taken apart takes beside its bytes."""
 
 
 class StoredMessage(NamedTuple):
@@ -183,6 +189,9 @@ class SectionReader:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._reading: dict[int, asyncio.Task[bytes]] = {}
+        """Sections that are on their way from the disk."""
+        self._open = OpenSections[MessageSection](_OPEN_BYTES)
 
     def find(self, queue: Queue, offset: int) -> Entry | None:
         """The section that holds the offset, or the first one after it."""
@@ -191,11 +200,26 @@ class SectionReader:
 
     def cached(self, entry: Entry) -> MessageSection | None:
         """The section, if reading it takes no time."""
-        data = self._log.cached(entry.position, entry.length)
-        return None if data is None else self._section(data, entry.position, entry.stored_ms)
+        section = self._open.get(entry.position)
+        if section is None:
+            data = self._log.read_now(entry.position, entry.length)
+            section = None if data is None else self._take_apart(data, entry)
+        return section
 
     async def read(self, entry: Entry) -> MessageSection:
-        return self._section(await self._log.read(entry.position, entry.length), entry.position, entry.stored_ms)
+        """It is read once, however many groups wait for it."""
+        position = entry.position
+        reading = self._reading.get(position)
+        if reading is None:
+            reading = self._reading[position] = asyncio.ensure_future(self._log.read(position, entry.length))
+            reading.add_done_callback(lambda done: self._has_read(position, done))
+        data = await asyncio.shield(reading)
+        return self._open.get(position) or self._take_apart(data, entry)
+
+    def _has_read(self, position: int, reading: "asyncio.Task[bytes]") -> None:
+        del self._reading[position]
+        if not reading.cancelled():
+            reading.exception()  # who waits hears of it; if they all went nobody needs to
 
     async def message(self, queue: Queue, offset: int) -> StoredMessage | None:
         """One message by its offset, its carried copy if its segment is gone; None if it is not there any more."""
@@ -275,9 +299,10 @@ class SectionReader:
         entry = self._log.find(queue.topic.id, queue.id, offset)
         return None if entry is None else entry.stored_ms
 
-    @staticmethod
-    def _section(data: bytes, position: int, stored_ms: int) -> MessageSection:
-        section, _end = parse_section(data, 0, position)
+    def _take_apart(self, data: bytes, entry: Entry) -> MessageSection:
+        section, _end = parse_section(data, 0, entry.position)
         if section.kind == SectionKind.BATCH:
-            return BatchSection(section, stored_ms)
-        return TableSection(section, position, stored_ms, section.payload)
+            made = BatchSection(section, entry.stored_ms)
+        else:
+            made = TableSection(section, entry.position, entry.stored_ms, section.payload)
+        return self._open.add(entry.position, made, len(data) + _A_MESSAGE_BYTES * section.count)

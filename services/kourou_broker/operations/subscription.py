@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import takewhile
 
 import structlog
 
@@ -29,7 +30,9 @@ class Subscription:
         self.topic = topic
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._polls: list[Poll] = []
+        self._polls: dict[Poll, None] = {}
+        """In the order of their coming."""
+        self._by_attempt: dict[str, Poll] = {}
         self.due = self._new_due()
         self._attempts = Attempts(self._holds)
         self._traffic = context.traffic.of_group(group.id, topic.id)
@@ -37,6 +40,8 @@ class Subscription:
         self._pump: asyncio.Task[None] | None = None
         self._serving: Poll | None = None
         self._woken = False
+        self._news = False
+        """There may be something for those, too, who have found nothing before."""
         self._timer: asyncio.TimerHandle | None = None
         self._begun = False
         self._in_order = keeps_order(group, topic)
@@ -48,15 +53,18 @@ class Subscription:
 
     def park(self, poll: Poll) -> None:
         """The poll's answer is set as soon as there is a message for it; who gave it up calls `leave`."""
-        for other in self._polls:
-            if poll.attempt_id and other.attempt_id == poll.attempt_id:
+        if poll.attempt_id:
+            other = self._by_attempt.get(poll.attempt_id)
+            if other is not None:
                 other.end()  # the client asks again: nobody reads the first answer
-        self._polls.append(poll)
-        self.wake()
+            self._by_attempt[poll.attempt_id] = poll
+        self._polls[poll] = None
+        self._start()
 
     def leave(self, poll: Poll) -> None:
-        if poll in self._polls:
-            self._polls.remove(poll)
+        self._polls.pop(poll, None)
+        if self._by_attempt.get(poll.attempt_id) is poll:
+            del self._by_attempt[poll.attempt_id]
 
     def expire(self, poll: Poll) -> None:
         """Its time is over. If messages are being read for it at this moment it gets these."""
@@ -67,6 +75,10 @@ class Subscription:
 
     def wake(self) -> None:
         """Something may be deliverable now."""
+        self._news = True
+        self._start()
+
+    def _start(self) -> None:
         self._woken = True
         if self._polls and self._pump is None:
             self._pump = self._loop.create_task(self._serve(), context=apart_from_calls())
@@ -130,7 +142,7 @@ class Subscription:
     def end_polls(self, lost: Callable[[Poll], bool]) -> None:
         """Ends the polls of those who do not own their queue any more."""
         for poll in [poll for poll in self._polls if lost(poll)]:
-            self._polls.remove(poll)
+            self.leave(poll)
             poll.end()
 
     def close(self) -> None:
@@ -164,6 +176,7 @@ class Subscription:
         except Exception:
             _logger.exception("delivery to a group failed", group=str(self.group.name), topic=str(self.topic.name))
             self.end_polls(lambda poll: poll.expired)
+            self._news = True  # those that are left were not looked after
         finally:
             self._pump = self._serving = None
             self._note_waiting()
@@ -188,6 +201,7 @@ class Subscription:
 
     async def _take(self, poll: Poll) -> list[Delivery]:
         if not self._context.journal.has_room:
+            self._news = True  # nobody tells when there is room again: who comes next asks for all
             return []
         if not self._begun:
             await self._context.begin(self.group, self.topic)
@@ -203,14 +217,18 @@ class Subscription:
             except Exception:  # it must hold up neither the other queues nor what was lent already
                 name = f"{self.topic.name}/{queue.id}"
                 _logger.exception("a queue cannot be read", queue=name, group=str(self.group.name))
+                self._news = True  # as above
             if batch.full or poll.answer.done():
                 break
         self._attempts.remember(poll.attempt_id, batch.deliveries)
         return batch.deliveries
 
     def _to_serve(self) -> list[Poll]:
-        """The polls for which there may be something."""
-        return list(self._polls)
+        """The polls for which there may be something; who comes does not make the others look again."""
+        news, self._news = self._news, False
+        if news:
+            return list(self._polls)
+        return list(takewhile(lambda poll: not poll.waited, reversed(self._polls)))[::-1]
 
     def _has_nothing_else(self, poll: Poll) -> bool:
         """Where this poll has found nothing, nobody does."""

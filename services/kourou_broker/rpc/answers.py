@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 from kourou_service.engine import StreamCall
 
+_MAX_WAITING_BYTES = 1024 * 1024
+
 
 class Answers:
     """Whoever answers does not wait; how much may gather here is bounded by what clients may have unanswered."""
@@ -14,12 +16,21 @@ class Answers:
     def __init__(self, call: StreamCall) -> None:
         self._call = call
         self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._taken = asyncio.Event()
         self._woken = asyncio.Event()
         self._ended = False
 
     def put(self, answer: bytes) -> None:
         self._waiting.append(answer)
+        self._waiting_bytes += len(answer)
         self._woken.set()
+
+    async def room(self) -> None:
+        """Returns when little waits: for who has much to say, and does not want it to pile up for a slow client."""
+        while self._waiting_bytes > _MAX_WAITING_BYTES:
+            self._taken.clear()
+            await self._taken.wait()
 
     def end(self) -> None:
         """No more comes."""
@@ -30,7 +41,10 @@ class Answers:
         """Returns when all has left and no more comes. Raises CancelledError when the client is gone."""
         while True:
             while self._waiting:
-                await self._call.send(self._waiting.popleft())
+                answer = self._waiting.popleft()
+                await self._call.send(answer)
+                self._waiting_bytes -= len(answer)
+                self._taken.set()
             if self._ended:
                 await self._call.flush()
                 return

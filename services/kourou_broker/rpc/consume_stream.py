@@ -137,6 +137,7 @@ class ConsumeStream:
             while not self._credits:
                 self._woken.clear()
                 await self._woken.wait()
+            await self._answers.room()
             await self._serve_credit(self._credits.popleft())
 
     async def _serve_credit(self, credit: stream_pb2.Credit) -> None:

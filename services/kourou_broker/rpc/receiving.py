@@ -78,7 +78,7 @@ class ReceivingDoor:
         deliveries = await self._deliveries.receive(group, topic, client, poll, wait_s)
         waited = poll.waited and wait_s > 0
         if not deliveries:
-            await call.send(_RECEIVED_NOTHING)
+            await call.send_last(_RECEIVED_NOTHING)
             return Ended(definition_pb2.MESSAGE_NOT_FOUND, waited)
         invisible = duration_pb2.Duration(seconds=invisible_ms // 1000, nanos=invisible_ms % 1000 * 1_000_000)
         now = timestamp_pb2.Timestamp()
@@ -88,8 +88,8 @@ class ReceivingDoor:
             for delivery in deliveries:
                 for message in delivery.messages:
                     await call.send(self._deliverer.lent(delivery, message, group.id, invisible))
-            await call.send(service_pb2.ReceiveMessageResponse(delivery_timestamp=now).SerializeToString())
             await call.flush()
+            await call.send_last(service_pb2.ReceiveMessageResponse(delivery_timestamp=now).SerializeToString())
         except BaseException:  # the client went away in the middle: what it has it will not use
             self._deliveries.give_back(group, topic, poll)
             raise
@@ -108,7 +108,7 @@ class ReceivingDoor:
         )
         for message in pulled.messages:
             await call.send(self._deliverer.pulled(queue.id, message))
-        await call.send(service_pb2.PullMessageResponse(next_offset=pulled.next_offset).SerializeToString())
+        await call.send_last(service_pb2.PullMessageResponse(next_offset=pulled.next_offset).SerializeToString())
         code = definition_pb2.OK if pulled.messages else definition_pb2.MESSAGE_NOT_FOUND
         return Ended(code, pulled.waited)
 

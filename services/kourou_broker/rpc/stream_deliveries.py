@@ -22,7 +22,7 @@ class Part:
     """One response."""
 
     delivery: stream_pb2.Delivery
-    bodies: bytes = b""
+    bodies: bytes | memoryview = b""
 
     def encode(self, *, last: bool) -> bytes:
         """Bodies are large, so they are not put into the message: it would copy them twice."""
@@ -70,7 +70,7 @@ def _batch(delivery: Delivery, run: Run) -> Part:
         headers=section.batch.raw_headers,
         indexes=() if run.whole else range(run.first, run.first + len(run)),
     )
-    return Part(made, section.batch.raw_bodies)
+    return Part(made, section.batch.bodies_view)
 
 
 def lease_of(queue: int, lease: Lease) -> stream_pb2.Lease:

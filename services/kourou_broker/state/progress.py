@@ -1,6 +1,7 @@
 """How far one group has come in one queue."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 
 from kourou_broker.state.records import Lease, holding_back
 
@@ -65,3 +66,36 @@ class Progress:
         for offset, lease in self.pending.items():
             held.setdefault(id(lease), (lease, []))[1].append(offset)
         return list(held.values())
+
+
+class ProgressOfAll(dict[tuple[int, int, int], Progress]):
+    """By group id, topic id and queue. Those of one queue are found without a walk over all groups or all that is here.
+
+    It is changed by setting and deleting single keys only.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_queue: defaultdict[tuple[int, int], dict[int, Progress]] = defaultdict(dict)
+
+    def __setitem__(self, key: tuple[int, int, int], progress: Progress) -> None:
+        super().__setitem__(key, progress)
+        group, topic, queue = key
+        self._by_queue[topic, queue][group] = progress
+
+    def __delitem__(self, key: tuple[int, int, int]) -> None:
+        super().__delitem__(key)
+        group, topic, queue = key
+        of_queue = self._by_queue[topic, queue]
+        del of_queue[group]
+        if not of_queue:
+            del self._by_queue[topic, queue]
+
+    def of_queue(self, topic: int, queue: int) -> Collection[Progress]:
+        """Of all groups; to be read at once."""
+        of_queue = self._by_queue.get((topic, queue))
+        return of_queue.values() if of_queue is not None else ()
+
+    def forget_queue(self, topic: int, queue: int) -> None:
+        for group in self._by_queue.pop((topic, queue), ()):
+            super().__delitem__((group, topic, queue))

@@ -10,7 +10,7 @@ from kourou_broker.state import records
 from kourou_broker.state.definitions import Carried, Group, Name, Queue, Topic, name_of
 from kourou_broker.state.half_messages import HalfMessages, TransactionId
 from kourou_broker.state.lite import FIRST_LITE_QUEUE, LiteTopics
-from kourou_broker.state.progress import Progress
+from kourou_broker.state.progress import Progress, ProgressOfAll
 from kourou_broker.state.records import Kind
 from kourou_broker.state.resent import Resent
 from kourou_broker.state.timers import Place, Timer, Timers
@@ -30,7 +30,7 @@ class State:
         self.groups_by_id: dict[int, Group] = {}
         self.topic_tombstones: dict[Name, record_pb2.Topic] = {}
         self.group_tombstones: dict[Name, record_pb2.Group] = {}
-        self.progress: dict[tuple[int, int, int], Progress] = {}  # by group id, topic id, queue
+        self.progress = ProgressOfAll()
         self.timers: dict[int, Timers] = {}  # by topic id, of those that hold delayed messages
         self.half_messages = HalfMessages()
         self.broker = record_pb2.Broker(permission=definition_pb2.READ_WRITE)
@@ -109,8 +109,8 @@ class State:
         del self.topics[topic.name], self.topics_by_id[topic.id]
         self.timers.pop(topic.id, None)
         self.lite_topics -= len(topic.lite.by_name) if topic.lite is not None else 0
-        for key in [key for key in self.progress if key[1] == topic.id]:
-            del self.progress[key]
+        for queue in topic.all_queues():
+            self.progress.forget_queue(topic.id, queue.id)
         self.half_messages.forget_topic(topic.id)
 
     def _group(self, section: Section, position: int) -> None:
@@ -179,20 +179,17 @@ class State:
 
     def _trim(self, section: Section, position: int) -> None:
         log_start, rows = records.read_trim(section)
-        trimmed: dict[tuple[int, int], int] = {}
         for topic_id, queue_id, first_offset in rows:
             queue = self.queue(topic_id, queue_id)
             if queue is None:
                 continue
-            queue.first_offset = trimmed[topic_id, queue_id] = max(queue.first_offset, first_offset)
+            queue.first_offset = max(queue.first_offset, first_offset)
             if queue.resent is not None:
                 queue.resent.trim(queue.first_offset)
             if queue.carried:
                 queue.carried = {at: copy for at, copy in queue.carried.items() if copy.position >= log_start}
-        for (_group, topic_id, queue_id), progress in self.progress.items():
-            first_offset = trimmed.get((topic_id, queue_id))
-            if first_offset is not None:
-                progress.trim(first_offset)
+            for progress in self.progress.of_queue(topic_id, queue_id):
+                progress.trim(queue.first_offset)
 
     def _carry(self, section: Section, position: int) -> None:
         queue = self.queue(section.topic, section.queue)
@@ -266,5 +263,4 @@ class State:
         queue = lite.drop(name)
         if queue is not None:
             self.lite_topics -= 1
-            for group in self.groups_by_id:
-                self.progress.pop((group, queue.topic.id, queue.id), None)
+            self.progress.forget_queue(queue.topic.id, queue.id)

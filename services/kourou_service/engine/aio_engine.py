@@ -127,6 +127,9 @@ class AioStreamCall(AioCall):
     async def send(self, response: bytes) -> None:
         await self._context.write(response)
 
+    async def send_last(self, response: bytes) -> None:
+        await self.send(response)
+
     async def flush(self) -> None:
         """Nothing waits: each write is waited for."""
 

@@ -126,6 +126,10 @@ class StreamCall(Call, Protocol):
         """
         ...
 
+    async def send_last(self, response: bytes) -> None:
+        """The last message. It may leave together with the final status, when the handler returns."""
+        ...
+
     async def flush(self) -> None:
         """Returns when all that was sent has left; raises CancelledError when the client is gone before."""
         ...

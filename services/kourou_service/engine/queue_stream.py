@@ -62,6 +62,7 @@ class QueueStreamCall(QueueCall):
     # kept here, and the future only wakes the waiting one.
     __slots__ = (
         "_half_closed",
+        "_last",
         "_message",
         "_metadata_sent",
         "_peer",
@@ -92,6 +93,7 @@ class QueueStreamCall(QueueCall):
         self._unsent_bytes = 0
         self._wake_writer_below_bytes = 0
         self._trailing: Metadata = ()
+        self._last: bytes | None = None
         self.cancelled = False
 
     @property
@@ -150,6 +152,9 @@ class QueueStreamCall(QueueCall):
         if self._unsent_bytes > MAX_UNSENT_BYTES:
             await self._unsent_below(MAX_UNSENT_BYTES)
 
+    async def send_last(self, response: bytes) -> None:
+        self._last = response
+
     async def flush(self) -> None:
         await self._unsent_below(0)
 
@@ -207,8 +212,10 @@ class QueueStreamCall(QueueCall):
     def _send_status(self, code: StatusCode, details: str) -> None:
         if self._core is None:
             return
-        status = send_status(self._trailing, status_number(code), details[:MAX_DETAILS_CHARS], NO_FLAGS)
-        operations = (status,) if self._metadata_sent else (send_initial_metadata((), NO_FLAGS), status)
+        operations: list[Operation] = [] if self._metadata_sent else [send_initial_metadata((), NO_FLAGS)]
+        if self._last is not None:
+            operations.append(send_message(self._last, NO_FLAGS))
+        operations.append(send_status(self._trailing, status_number(code), details[:MAX_DETAILS_CHARS], NO_FLAGS))
         self._core.start_server_batch(operations, ignore)
         self._core = None
 

@@ -338,3 +338,28 @@ async def test_an_unknown_stream(engine: Engine, serve: Any) -> None:
     channel = await serve(engine)
     assert (await status_of(channel.stream_stream("/test.Echo/Other")()))[0] is StatusCode.UNIMPLEMENTED
     assert (await status_of(channel.unary_stream("/test.Echo/Other")(b"")))[0] is StatusCode.UNIMPLEMENTED
+
+
+async def test_the_last_message_comes_behind_all_others(engine: Engine, serve: Any) -> None:
+    async def count_down(call: StreamCall) -> None:
+        for n in range(int(await call.receive() or b"0"), 0, -1):
+            await call.send(b"%d" % n)
+        await call.send_last(b"0")
+
+    engine.stream("/test.Count/Down", count_down)
+    channel = await serve(engine)
+    stream = channel.unary_stream("/test.Count/Down")
+    assert await collect(stream(b"0")) == [b"0"]
+    assert await collect(stream(b"20")) == [b"%d" % n for n in range(20, -1, -1)]
+
+
+async def test_a_last_message_comes_before_an_error(engine: Engine, serve: Any) -> None:
+    async def refuse(call: StreamCall) -> None:
+        await call.send_last(b"why")
+        raise AbortCall(StatusCode.FAILED_PRECONDITION, "no")
+
+    engine.stream("/test.Refuse/Stream", refuse)
+    channel = await serve(engine)
+    call = channel.unary_stream("/test.Refuse/Stream")(b"")
+    assert await call.read() == b"why"
+    assert await status_of(call) == (StatusCode.FAILED_PRECONDITION, "no")

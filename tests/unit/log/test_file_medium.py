@@ -56,6 +56,32 @@ def test_segments_are_made_of_spares_and_become_spares_again(tmp_path: Path) -> 
     medium.close()
 
 
+def test_what_the_page_cache_has_is_read_at_once(tmp_path: Path) -> None:
+    medium = FileMedium(tmp_path)
+    try:
+        medium.prepare(4096)
+        medium.create(0, 4096)
+        medium.write(0, 0, [b"hello"])
+        assert medium.read_now(0, 1, 3) == b"ell"
+        assert medium.read_now(0, 4096 - 2, 3) is None
+        assert medium.read_now(4096, 0, 3) is None
+        medium.sync(0)
+        with (tmp_path / "segments" / f"{0:016x}.segment").open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert medium.read_now(0, 1, 3) in (None, b"ell")
+        assert medium.read(0, 1, 3) == b"ell"
+        medium.drop(0)
+        assert medium.read_now(0, 1, 3) is None
+        assert _open_files(tmp_path) == {"lock"}
+    finally:
+        medium.close()
+
+
+def _open_files(folder: Path) -> set[str]:
+    links = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    return {link.readlink().name for link in links if link.is_symlink() and folder in link.readlink().parents}
+
+
 def test_blobs(tmp_path: Path) -> None:
     medium = FileMedium(tmp_path)
     medium.write_blob("a", b"one")

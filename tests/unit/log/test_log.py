@@ -120,8 +120,9 @@ def test_read_from_the_cache_and_from_the_medium() -> None:
         old, new = log.find(7, 0, 0), log.find(7, 2, 18)
         assert old is not None
         assert new is not None
-        assert log.cached(old.position, old.length) is None
-        assert log.cached(new.position, new.length) == await log.read(new.position, new.length)
+        assert log.read_now(old.position, old.length) is None
+        assert log.read_now(new.position, new.length) == await log.read(new.position, new.length)
+        assert log.read_now(log.next_position, 10) is None
         assert (await log.read(old.position, old.length))[-300:] == bytes(300)
         with pytest.raises(ValueError, match="durable"):
             await log.read(log.next_position, 10)
