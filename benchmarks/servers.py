@@ -59,25 +59,26 @@ def check(status: definition_pb2.Status) -> None:
 def echo_server(folder: Path, *, core: int | None = SERVER_CORE) -> Iterator[tuple[Process, str]]:
     """-> the process and its address."""
     with Process.python("benchmarks.echo_server", log=folder / "echo.log", core=core) as process:
-        yield process, process.first_line()
+        yield process, process.next_line()
 
 
 class Broker:
     """A broker process; can be killed and started again on the same data and port."""
 
-    def __init__(self, folder: Path, namesrv: str, *, core: int | None) -> None:
+    def __init__(self, folder: Path, namesrv: str, *, core: int | None, flags: Sequence[str] = ()) -> None:
         self.data = folder / "broker"
         self.address = f"127.0.0.1:{free_port()}"
         self._log = folder / "broker.log"
         self._namesrv = namesrv
         self._core = core
+        self._flags = flags
         self.process = self.start()
 
     def start(self) -> Process:
         self.process = Process.python(
             "kourou_broker",
             *("--data", str(self.data), "--listeners", f"local={self.address}", "--namesrv", self._namesrv),
-            *("--log-level", "warning", *METRICS),
+            *("--log-level", "warning", *METRICS, *self._flags),
             log=self._log,
             core=self._core,
         )
@@ -113,7 +114,14 @@ class Broker:
 class Cluster:
     """One NameServer, one broker, and the admin service if asked for. Not ready before `wait_ready`."""
 
-    def __init__(self, folder: Path, *, admin: bool = False, core: int | None = SERVER_CORE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        admin: bool = False,
+        core: int | None = SERVER_CORE,
+        broker_flags: Sequence[str] = (),
+    ) -> None:
         folder.mkdir(parents=True)
         self._stack = ExitStack()
         self.access_point = f"127.0.0.1:{free_port()}"
@@ -121,7 +129,7 @@ class Cluster:
         log = folder / "services.log"
         namesrv_flags = (*METRICS, "--listeners", f"local={self.access_point}", "--broker-listener", brokers_listener)
         self.namesrv = self._stack.enter_context(Process.python("kourou_namesrv", *namesrv_flags, log=log, core=core))
-        self.broker = Broker(folder, brokers_listener, core=core)
+        self.broker = Broker(folder, brokers_listener, core=core, flags=broker_flags)
         self._stack.callback(lambda: self.broker.process.stop())
         self.admin: Process | None = None
         if admin:

@@ -48,7 +48,7 @@ def main(
 def measure(variant: str, into: Measured, folder: Path, seconds: float, in_flight: int) -> None:
     log = folder / f"{variant}.log"
     with Process("echo", [sys.executable, "-m", "benchmarks.echo.server", variant], log, core=SERVER_CORE) as server:
-        address = server.first_line()
+        address = server.next_line()
         before = server.cpu_s()
         result = load_program.run(
             "send", address, folder, seconds=seconds, warmup_seconds=WARMUP_S, in_flight=in_flight

@@ -1,0 +1,63 @@
+"""Kourou: one NameServer and one broker, with default settings but `flush`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.rivals.applications.kourou import has_doors
+from benchmarks.rivals.system import GROUP, Participant, Servers, System
+from benchmarks.servers import Cluster
+
+_DURABILITY = {
+    "sync": "on the disk (fdatasync, group commit)",
+    "async": "in the page cache; on the disk within 500 ms",
+}
+
+
+class KourouServers(Servers):
+    _cluster: Cluster
+
+    @property
+    def address(self) -> str:
+        return self._cluster.access_point
+
+    @property
+    def compiled_address(self) -> str:
+        return self._cluster.broker.address
+
+    def start(self) -> None:
+        flags = [part for name, value in self.participant.settings.items() for part in (f"--{name}", value)]
+        self._cluster = Cluster(self.folder / "cluster", broker_flags=flags)
+        self.processes = [self._cluster.namesrv, self._cluster.broker.process]
+        self._cluster.wait_ready()
+
+    def create_topics(self, names: Sequence[str]) -> None:
+        self._cluster.broker.put_topics(names)
+        self._cluster.broker.put_group(GROUP)
+
+
+def _participant(flush: str, door: str) -> Participant:
+    return Participant(
+        f"kourou-{flush}-{door}",
+        durability=_DURABILITY[flush],
+        configuration=f"flush={flush}; AsyncProducer.send_many, AsyncSimpleConsumer by the door {door!r}",
+        settings={"flush": flush},
+        door=door,
+        compiled=door == "rocketmq",
+    )
+
+
+def _missing(participant: Participant) -> str:
+    return "" if participant.door == "rocketmq" or has_doors() else "the library here has no stream door"
+
+
+def _install(_cache: Path) -> Path:
+    return Path()  # it is this checkout
+
+
+SYSTEM = System(
+    "kourou",
+    tuple(_participant(flush, door) for flush in ("sync", "async") for door in ("stream", "rocketmq")),
+    KourouServers,
+    _install,
+    _missing,
+)
