@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -70,6 +71,11 @@ class Process:
     @property
     def running(self) -> bool:
         return self._popen.poll() is None
+
+    def has_output(self, timeout_s: float) -> bool:
+        """Waits for something to read on its stdout, or for its end. Not for one that may print two lines at once."""
+        assert self._popen.stdout is not None
+        return bool(select.select([self._popen.stdout], [], [], timeout_s)[0])
 
     def say(self, line: str) -> None:
         """Writes a line to its stdin."""

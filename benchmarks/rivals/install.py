@@ -100,3 +100,21 @@ def _run(command: Sequence[str], **environment: str) -> None:
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
         raise NotInstalled(f"{' '.join(command[:2])} failed: {(done.stderr or done.stdout).strip()[-1500:]}")
+
+
+def main() -> None:
+    """Installs all, and tells what cannot be. Exit code 1 if any cannot."""
+    from benchmarks.rivals.systems import SYSTEMS
+
+    failed = False
+    for name, fill in [("Python", python_environment), *((system.name, system.install) for system in SYSTEMS)]:
+        try:
+            print(f"{name}: {fill(CACHE)}", flush=True)
+        except NotInstalled as error:
+            failed = True
+            print(f"{name}: not installed: {error}", file=sys.stderr, flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -72,7 +72,7 @@ SYSTEM = System(
     "kafka",
     (
         Participant(
-            "kafka",
+            "kafka-default",
             durability="in the page cache; on the disk when the system writes it",
             configuration=f"KRaft, {QUEUES} partitions, heap 1 GiB; {_CLIENT}",
             warmup_s=8,

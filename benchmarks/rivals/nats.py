@@ -1,7 +1,5 @@
 """NATS JetStream: one server, file storage, a stream a topic."""
 
-from pathlib import Path
-
 from benchmarks.process import free_port
 from benchmarks.rivals.install import go_install
 from benchmarks.rivals.system import Participant, Servers, System
@@ -37,7 +35,7 @@ SYSTEM = System(
     "nats",
     (
         Participant(
-            "nats",
+            "nats-default",
             durability="in the page cache; on the disk within 2 min (sync_interval)",
             configuration="JetStream, file storage, one replica; publish_async, pull consumer with explicit acks",
             settings={"sync_interval": "2m"},

@@ -61,7 +61,7 @@ SYSTEM = System(
     "rabbitmq",
     (
         Participant(
-            "rabbitmq",
+            "rabbitmq-quorum",
             durability="on the disk (quorum queue: fdatasync of the Raft log, in groups)",
             configuration="quorum queue, persistent messages; aio-pika with publisher confirms, prefetch 1000, "
             "acks of up to 100 at once",

@@ -3,7 +3,6 @@
 import json
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.process import free_port
 from benchmarks.rivals import remoting
@@ -104,7 +103,7 @@ SYSTEM = System(
     "rocketmq",
     (
         Participant(
-            "rocketmq",
+            "rocketmq-async",
             durability="in the page cache; on the disk within 500 ms (ASYNC_FLUSH)",
             configuration=f"NameServer, proxy with broker in local mode, heaps {_NAMESRV_HEAP} and {_BROKER_HEAP}; "
             f"{_CLIENT}",

@@ -1,4 +1,4 @@
-"""What the benchmark knows of a system: how it is installed, how its servers start, and in which forms it takes part."""
+"""What the benchmark knows of a system: how it is installed, how its servers start, in which forms it takes part."""
 
 import socket
 import time
@@ -61,6 +61,7 @@ class Servers(ABC):
 
     def prepare(self) -> None:
         """What is done once for an installation, before the first start."""
+        return
 
     @abstractmethod
     def start(self) -> None:
@@ -68,6 +69,7 @@ class Servers(ABC):
 
     def create_topics(self, names: Sequence[str]) -> None:
         """Nothing where the application itself does it."""
+        return
 
     def __enter__(self) -> Self:
         return self

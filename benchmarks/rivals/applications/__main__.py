@@ -1,9 +1,9 @@
-"""`python -m benchmarks.rivals.applications ORDER`: does one piece of work and prints its result, both in JSON.
+"""`python -m benchmarks.rivals.applications SYSTEM`: does one piece of work, which it is told on stdin, in JSON.
 
-When all is loaded it prints a line and waits for one; only then it begins. Whoever receives messages connects before.
+When all is loaded it prints "ready" and waits for its order; at the end it prints the result, in JSON. In between one
+that receives messages prints "connected" when they may come.
 """
 
-import asyncio
 import importlib
 import json
 import sys
@@ -30,25 +30,23 @@ _WORK = {
 }
 
 
-async def _ready() -> None:
-    print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-
-
 async def _do(application: Application, order: work.Order) -> dict[str, float]:
-    if order.work == "receive_on_time":
-        return await work.receive_on_time(application, order, _ready)
-    await _ready()
-    if order.work == "create_topics":
-        await application.create_topics(order.topics)
-        return {}
-    return await _WORK[order.work](application, order)
+    match order.work:
+        case "create_topics":
+            await application.create_topics(order.topics)
+            return {}
+        case "receive_on_time":
+            return await work.receive_on_time(application, order, lambda: print("connected", flush=True))
+        case _:
+            return await _WORK[order.work](application, order)
 
 
 def main() -> None:
-    order = work.Order(**json.loads(sys.argv[1]))
-    module = importlib.import_module(f"benchmarks.rivals.applications.{order.system}")
-    application = getattr(module, _APPLICATIONS[order.system])(order.address, order.door)
+    system = sys.argv[1]
+    module = importlib.import_module(f"benchmarks.rivals.applications.{system}")
+    print("ready", flush=True)
+    order = work.Order(**json.loads(sys.stdin.readline()))
+    application = getattr(module, _APPLICATIONS[system])(order.address, order.door)
     print(json.dumps(uvloop.run(_do(application, order))), flush=True)
 
 

@@ -36,6 +36,7 @@ class Application(ABC):
 
     async def create_topics(self, names: Sequence[str]) -> None:
         """Nothing where an administrator does it."""
+        return
 
     @abstractmethod
     def publisher(self, topic: str, *, prompt: bool) -> AbstractAsyncContextManager[Publisher]:

@@ -1,6 +1,6 @@
 """nats-py: JetStream with a stream for each topic."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

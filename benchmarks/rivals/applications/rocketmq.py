@@ -72,7 +72,7 @@ class _Listener(MessageListener):
         self._started.wait()
         assert self._came is not None
         with self._lock:
-            if self._came((message.body,)):
+            if self._came((message.body or b"",)):
                 self.enough.set()
         return ConsumeResult.SUCCESS
 
@@ -83,8 +83,9 @@ class RocketmqConsumer(Consumer):
 
     async def consume(self, came: Came) -> None:
         self._listener.start(came)
-        while not self._listener.enough.is_set():
-            await asyncio.sleep(0.01)
+        # In slices: the wait can be given up in between.
+        while not await asyncio.to_thread(self._listener.enough.wait, 0.2):
+            pass
 
 
 class RocketmqApplication(Application):

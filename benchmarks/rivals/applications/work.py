@@ -1,10 +1,10 @@
-"""What the applications do, the same for each: publish, one at a time, consume, and messages that tell their way's length."""
+"""What the applications do, the same for each: publish, one at a time, consume, messages that tell how old they are."""
 
 import asyncio
 import os
 import struct
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ _TICK_S = 0.001
 _STALL_S = 20.0
 _SPIN_S = 0.0015
 """Loops wake up a millisecond late: what is due within so long is waited for by polling."""
+_WARMUP_SHARE = 0.2
 _STAMP = struct.Struct(">q")
 
 
@@ -24,7 +25,6 @@ _STAMP = struct.Struct(">q")
 class Order:
     """One piece of work, as the benchmark orders it."""
 
-    system: str
     work: str
     address: str
     door: str = ""
@@ -137,26 +137,25 @@ async def consume(application: Application, order: Order) -> dict[str, float]:
     """Until `seconds` are over or `messages` came; the first fifth of either is warm-up."""
     meter = Meter()
     patience = Patience()
-    first: list[float] = []
+    first: float | None = None
+    enough = False
 
     def came(bodies: Sequence[bytes]) -> bool:
+        nonlocal first, enough
         patience.check(bool(bodies))
-        if not bodies or meter.count >= order.messages:
-            return meter.count >= order.messages
+        if enough or not bodies:
+            return enough
         now = time.monotonic()
-        if not first:
-            first.append(now)
-        share = max((now - first[0]) / order.seconds, meter.count / order.messages)
+        first = now if first is None else first
         meter.count += len(bodies)
+        done = max((now - first) / order.seconds, meter.count / order.messages)
         if not meter.begun:
-            if share >= 0.2:
+            if done >= _WARMUP_SHARE:
                 meter.begin()
-            return False
-        if meter.count >= order.messages or share >= 1:
+        elif done >= 1:
             meter.end()
-            meter.count = max(meter.count, order.messages)
-            return True
-        return False
+            enough = True
+        return enough
 
     async with application.consumer(order.topic, order.group, prompt=False) as consumer:
         await patience.over(consumer.consume(came))
@@ -164,8 +163,8 @@ async def consume(application: Application, order: Order) -> dict[str, float]:
 
 
 async def send_on_time(application: Application, order: Order) -> dict[str, float]:
-    """Publishes `messages` at a rate, each with the time at which it was due, whether or not those before are acknowledged:
-    one that has to wait is charged for it."""
+    """Publishes `messages` at a rate, each with the time at which it was due, whether or not those before it are
+    acknowledged: one that has to wait is charged for it."""
     per_tick = max(1, round(order.rate_per_s * _TICK_S))
     interval_s = per_tick / order.rate_per_s
     meter = Meter()
@@ -178,8 +177,7 @@ async def send_on_time(application: Application, order: Order) -> dict[str, floa
         begin = time.monotonic() + interval_s
         for tick in range(-(-order.messages // per_tick)):
             due = begin + tick * interval_s
-            while (wait_s := due - time.monotonic()) > 0:
-                await asyncio.sleep(max(0.0, wait_s - _SPIN_S))
+            await _until(due)
             yield [_STAMP.pack(int(due * 1e9)) + rest] * min(per_tick, order.messages - tick * per_tick)
 
     meter.begin()
@@ -189,7 +187,14 @@ async def send_on_time(application: Application, order: Order) -> dict[str, floa
     return meter.result()
 
 
-async def receive_on_time(application: Application, order: Order, ready: Any) -> dict[str, float]:
+async def _until(due: float) -> None:
+    if (wait_s := due - time.monotonic() - _SPIN_S) > 0:
+        await asyncio.sleep(wait_s)
+    while time.monotonic() < due:  # noqa: ASYNC110 -- time is not an event
+        await asyncio.sleep(0)  # others on the loop have their turn
+
+
+async def receive_on_time(application: Application, order: Order, connected: Callable[[], None]) -> dict[str, float]:
     """Receives `messages` of `send_on_time`. The first tenth is warm-up."""
     took_s: list[float] = []
     patience = Patience()
@@ -205,7 +210,7 @@ async def receive_on_time(application: Application, order: Order, ready: Any) ->
         return len(took_s) >= order.messages
 
     async with application.consumer(order.topic, order.group, prompt=True) as consumer:
-        await ready()
+        connected()
         await patience.over(consumer.consume(came))
     meter.end()
     return {**meter.result(), **percentiles_ms(took_s[len(took_s) // 10 :])}
