@@ -195,5 +195,8 @@ def _machine(data: Path) -> str:
     return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}, {disk.filesystem(data)}"
 
 
+command = typer.Typer(add_completion=False)
+command.command()(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    command()

@@ -76,8 +76,10 @@ class Results:
     def participants(self) -> list[str]:
         return list(dict.fromkeys(sample.participant for sample in self.samples))
 
-    def sizes(self, measure: str) -> list[int]:
-        return sorted({sample.body_bytes for sample in self.samples if sample.measure == measure})
+    def sizes(self, measure: str, value: str) -> list[int]:
+        """Of the bodies with which a figure was measured."""
+        sizes = {each.body_bytes for each in self.samples if each.measure == measure and value in each.values}
+        return sorted(sizes)
 
 
 def to_line(kind: str, content: Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ ROWS = (
 def rows_with_sizes(results: Results) -> Iterator[tuple[Row, int, str]]:
     """-> the row, the size of its bodies, its title with that size. Only those of which there is a figure."""
     for row in ROWS:
-        for size in results.sizes(row.measure):
+        for size in results.sizes(row.measure, row.value):
             size_named = f" ({size_name(size)})" if row.per_size or size != BODY_BYTES else ""
             yield row, size, row.title + size_named
 

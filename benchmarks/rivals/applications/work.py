@@ -238,9 +238,9 @@ async def first_message(application: Application, order: Order) -> dict[str, flo
 class Patience:
     """Ends a wait for messages when none came for long, in libraries that block as well as in those that do not."""
 
-    def __init__(self, seconds: float = _STALL_S) -> None:
-        self._seconds = seconds
-        self._until = time.monotonic() + seconds
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = _STALL_S if seconds is None else seconds
+        self._until = time.monotonic() + self._seconds
 
     def check(self, something_came: bool) -> None:
         """Raises Stalled."""
