@@ -167,9 +167,14 @@ def tree_cpu_s(pid: int) -> float:
     return sum(_cpu_s(each, waited_for=True) for each in tree_of(pid))
 
 
-def tree_rss_bytes(pid: int) -> int:
-    """Resident memory of the process and its descendants; pages that they share count for each."""
-    return sum(_status_kib(each, "VmRSS") * 1024 for each in tree_of(pid))
+def tree_memory_bytes(pid: int) -> tuple[int, int]:
+    """Resident memory of the process and its descendants, pages that they share for each; and how much of it is their
+    own, which leaves out mapped files: the kernel takes those pages back when it needs them."""
+    resident = own = 0
+    for each in tree_of(pid):
+        resident += _status_kib(each, "VmRSS") * 1024
+        own += (_status_kib(each, "RssAnon") + _status_kib(each, "RssShmem")) * 1024
+    return resident, own
 
 
 def free_port() -> int:

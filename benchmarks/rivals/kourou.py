@@ -30,6 +30,10 @@ class KourouServers(Servers):
         self.processes = [self._cluster.namesrv, self._cluster.broker.process]
         self._cluster.wait_ready()
 
+    def __exit__(self, *error: object) -> None:
+        if self.processes:
+            self._cluster.__exit__(*error)
+
     def create_topics(self, names: Sequence[str]) -> None:
         self._cluster.broker.put_topics(names)
         self._cluster.broker.put_group(GROUP)

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
-from benchmarks.process import SERVER_CORE, Process, tree_cpu_s, tree_rss_bytes
+from benchmarks.process import SERVER_CORE, Process, tree_cpu_s, tree_memory_bytes
 
 READY_TIMEOUT_S = 90.0
 GROUP = "readers"
@@ -37,6 +37,12 @@ class Participant:
     """Load before the first figure; a virtual machine compiles meanwhile what it will run."""
     compiled: bool = False
     """It speaks apache.rocketmq.v2: the compiled load program drives it, too."""
+
+
+class Memory(NamedTuple):
+    resident: int
+    own: int
+    """Without the pages of mapped files, which the kernel takes back when it needs them."""
 
 
 class Servers(ABC):
@@ -76,6 +82,8 @@ class Servers(ABC):
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self.processes):
+            if process.running:
+                process.kill()  # what it would still write is thrown away
             process.stop()
 
     def spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
@@ -93,8 +101,9 @@ class Servers(ABC):
     def cpu_s(self) -> float:
         return sum(tree_cpu_s(process.pid) for process in self.processes)
 
-    def rss_bytes(self) -> int:
-        return sum(tree_rss_bytes(process.pid) for process in self.processes)
+    def memory_bytes(self) -> Memory:
+        each = [tree_memory_bytes(process.pid) for process in self.processes]
+        return Memory(sum(resident for resident, _ in each), sum(own for _, own in each))
 
     def wait_listening(self, address: str) -> None:
         host, port = address.split(":")

@@ -67,8 +67,8 @@ def _compatible_door() -> Iterator[Target]:
 def _costs() -> Iterator[Target]:
     cpu = ("publish", "server_cpu_s_per_million")
     yield Target("server CPU a million, stream door: Kafka", STREAM, *cpu, 1, "kafka-default", at_most=True)
-    memory = ("memory", "loaded_mib")
-    yield Target("server memory, loaded: 1/8 of RocketMQ", STREAM, *memory, 1 / 8, "rocketmq-async", at_most=True)
+    memory = ("memory", "most_own_mib")
+    yield Target("server memory: 1/8 of RocketMQ", STREAM, *memory, 1 / 8, "rocketmq-async", at_most=True)
 
 
 def _latencies() -> Iterator[Target]:

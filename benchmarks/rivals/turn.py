@@ -11,7 +11,7 @@ from benchmarks.rivals.applications.work import Order
 from benchmarks.rivals.calibration import calibrate
 from benchmarks.rivals.results import BODY_BYTES, Sample
 from benchmarks.rivals.running import Host, RunningApplication
-from benchmarks.rivals.system import GROUP, Participant, Servers
+from benchmarks.rivals.system import GROUP, Memory, Participant, Servers
 
 RATE_PER_S = 100
 IN_FLIGHT = 64
@@ -41,14 +41,14 @@ class Turn:
         self._participant = participant
         self._servers = servers
         self._host = host
-        self._loaded_bytes = 0
+        self._most = Memory(0, 0)
 
     def samples(self) -> Iterator[Sample]:
         """Raises ProcessError as soon as a server or an application has ended, TimeoutError."""
         self._servers.prepare()
         yield self._start()
         time.sleep(_SETTLED_S)
-        idle_bytes = self._servers.rss_bytes()
+        idle = self._servers.memory_bytes()
         if self._participant.compiled:
             yield from self._compiled()
         published: dict[int, Sample] = {}
@@ -63,8 +63,7 @@ class Turn:
         yield self._latency("latency", RATE_PER_S)
         publish_per_s, consume_per_s = (each[self._main_size].values["per_s"] for each in (published, consumed))
         yield self._latency("latency_half", half_of_maximum(publish_per_s, consume_per_s))
-        loaded_bytes = max(self._loaded_bytes, self._servers.rss_bytes())
-        yield self._sample("memory", {"idle_mib": idle_bytes / _MIB, "loaded_mib": loaded_bytes / _MIB})
+        yield self._sample("memory", self._memory(idle))
 
     @property
     def _main_size(self) -> int:
@@ -76,11 +75,12 @@ class Turn:
         with RunningApplication(self._host, self._servers) as application:
             began = time.monotonic()
             self._servers.start()
-            self._servers.create_topics(self._topics())
+            self._servers.create_topics(["first"])
             ready_s = time.monotonic() - began
             application.begin(self._order("first", "first"))
             at_s = application.result(_SLACK_S)["at_s"]
-        self._work(self._order("create_topics", *self._topics()[1:]), 0)
+        self._servers.create_topics(self._topics())
+        self._work(self._order("create_topics", *self._topics()), 0)
         return self._sample("start", {"start_s": at_s - began, "ready_s": ready_s}, beside)
 
     def _publish(self, size: int) -> Sample:
@@ -163,7 +163,7 @@ class Turn:
             return load_program.run(mode, address, folder, group=GROUP, settings=True, one_entry=one_entry, **flags)
         finally:
             self._servers.check_alive()
-            self._loaded_bytes = max(self._loaded_bytes, self._servers.rss_bytes())
+            self._look_at_memory()
 
     def _measured(self, measure: str, order: Order, size: int = BODY_BYTES) -> Sample:
         beside = self._calibrate()
@@ -175,15 +175,26 @@ class Turn:
         with RunningApplication(self._host, self._servers) as application:
             application.begin(order)
             values = application.result(planned_s + _SLACK_S)
-            self._loaded_bytes = max(self._loaded_bytes, self._servers.rss_bytes())
+            self._look_at_memory()
             return values
+
+    def _look_at_memory(self) -> None:
+        now = self._servers.memory_bytes()
+        self._most = Memory(max(self._most.resident, now.resident), max(self._most.own, now.own))
+
+    def _memory(self, idle: Memory) -> dict[str, float]:
+        self._look_at_memory()
+        sizes = {"idle": idle.resident, "idle_own": idle.own, "most": self._most.resident, "most_own": self._most.own}
+        return {f"{name}_mib": size / _MIB for name, size in sizes.items()}
 
     def _order(self, work: str, *topics: str, **changes: Any) -> Order:
         return Order(work, self._servers.address, self._participant.door, topics, GROUP, **changes)
 
     def _topics(self) -> list[str]:
-        names = ["first", *(f"publish-{size}" for size in self._plan.sizes), "one", "latency", "latency_half"]
-        return [*names, "compiled-send", "compiled-receive", "compiled-latency"]
+        """Each piece of work has one of its own, beside the first message's."""
+        names = [*(f"publish-{size}" for size in self._plan.sizes), "one", "latency", "latency_half"]
+        compiled = ["compiled-send", "compiled-receive", "compiled-latency"] if self._participant.compiled else []
+        return names + compiled
 
     def _calibrate(self) -> dict[str, float]:
         return calibrate(self._servers.folder)

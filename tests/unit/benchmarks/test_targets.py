@@ -28,9 +28,11 @@ def test_a_value_at_least() -> None:
 
 
 def test_a_ratio_at_most() -> None:
-    text = "server memory, loaded: 1/8 of RocketMQ"
+    text = "server memory: 1/8 of RocketMQ"
     verdict = verdict_of(
-        results_of(kourou_sync_stream__memory__loaded_mib=[100, 300], rocketmq_async__memory__loaded_mib=[1000, 1000]),
+        results_of(
+            kourou_sync_stream__memory__most_own_mib=[100, 300], rocketmq_async__memory__most_own_mib=[1000, 1000]
+        ),
         text,
     )
     assert (verdict.measured, verdict.least, verdict.most) == (0.2, 0.1, 0.3)
