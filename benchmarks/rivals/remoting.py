@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 _CREATE_TOPIC = 17
+_CREATE_GROUP = 200
 _ROUTE_OF_TOPIC = 105
 _CLUSTER_INFO = 106
 _SUCCESS = 0
@@ -30,9 +31,16 @@ def create_topic(broker: str, name: str, queues: int) -> None:
         "order": "false",
         "attributes": "+message.type=NORMAL",
     }
-    _code, remark, _body = _ask(broker, _CREATE_TOPIC, fields)
-    if _code != _SUCCESS:
+    code, remark, _ = _ask(broker, _CREATE_TOPIC, fields)
+    if code != _SUCCESS:
         raise RemotingError(f"{broker} did not create topic {name}: {remark}")
+
+
+def create_group(broker: str, name: str) -> None:
+    """With default settings. Raises RemotingError."""
+    code, remark, _ = _ask(broker, _CREATE_GROUP, {}, json.dumps({"groupName": name}).encode())
+    if code != _SUCCESS:
+        raise RemotingError(f"{broker} did not create group {name}: {remark}")
 
 
 def has_route(namesrv: str, topic: str) -> bool:
@@ -45,13 +53,13 @@ def registered(namesrv: str, cluster: str) -> bool:
     return cluster.encode() in body
 
 
-def _ask(address: str, code: int, fields: dict[str, Any]) -> tuple[int, str, bytes]:
+def _ask(address: str, code: int, fields: dict[str, Any], body: bytes = b"") -> tuple[int, str, bytes]:
     """-> the answer's code, remark and body."""
     header = {"code": code, "language": "JAVA", "version": 0, "opaque": 1, "flag": 0, "extFields": fields}
     data = json.dumps(header).encode()
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), timeout=_TIMEOUT_S) as connection:
-        connection.sendall(struct.pack(">II", 4 + len(data), len(data)) + data)
+        connection.sendall(struct.pack(">II", 4 + len(data) + len(body), len(data)) + data + body)
         with connection.makefile("rb") as answer:
             size, header_size = struct.unpack(">II", answer.read(8))
             # The highest byte tells how the header is encoded: as it was asked, in JSON.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.process import free_port
 from benchmarks.rivals import remoting
 from benchmarks.rivals.install import java, maven_install
-from benchmarks.rivals.system import QUEUES, Participant, Servers, System
+from benchmarks.rivals.system import GROUP, QUEUES, Participant, Servers, System
 
 _CLUSTER, _BROKER = "DefaultCluster", "broker-a"
 _NAMESRV_HEAP, _BROKER_HEAP = "256m", "1g"
@@ -67,6 +67,7 @@ class RocketmqServers(Servers):
         self.wait_until("has registered", lambda: remoting.registered(self._namesrv, _CLUSTER))
 
     def create_topics(self, names: Sequence[str]) -> None:
+        remoting.create_group(self._broker, GROUP)
         for name in names:
             remoting.create_topic(self._broker, name, QUEUES)
         for name in names:

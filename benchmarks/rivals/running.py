@@ -32,7 +32,8 @@ class RunningApplication:
         self._servers = servers
         command = [str(host.python), "-m", "benchmarks.rivals.applications", host.system]
         log = host.folder / "application.log"
-        self._process = Process(f"application of {host.system}", command, log, core=LOAD_CORE)
+        home = {"HOME": str(host.folder)}  # RocketMQ's client has its logs there
+        self._process = Process(f"application of {host.system}", command, log, core=LOAD_CORE, environment=home)
         try:
             self._expect("ready", LOADED_TIMEOUT_S)
         except BaseException:

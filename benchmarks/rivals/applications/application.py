@@ -24,6 +24,9 @@ class Publisher(ABC):
 
 
 class Consumer(ABC):
+    attentive_after_s = 0.0
+    """How long after its start it has asked for messages, if its library does not tell."""
+
     @abstractmethod
     async def consume(self, came: Came) -> None:
         """Receives and acknowledges until no more are wanted."""

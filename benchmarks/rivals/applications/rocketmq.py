@@ -78,6 +78,8 @@ class _Listener(MessageListener):
 
 
 class RocketmqConsumer(Consumer):
+    attentive_after_s = 2.0  # it first looks for its queues after a second
+
     def __init__(self, listener: _Listener) -> None:
         self._listener = listener
 

@@ -207,20 +207,19 @@ async def receive_on_time(application: Application, order: Order, connected: Cal
         if bodies and not meter.begun:
             meter.begin()
         meter.count = len(took_s)
+        if bodies and len(took_s) >= order.messages:
+            meter.end()
         return len(took_s) >= order.messages
 
     async with application.consumer(order.topic, order.group, prompt=True) as consumer:
+        await asyncio.sleep(consumer.attentive_after_s)
         connected()
         await patience.over(consumer.consume(came))
-    meter.end()
     return {**meter.result(), **percentiles_ms(took_s[len(took_s) // 10 :])}
 
 
 async def first_message(application: Application, order: Order) -> dict[str, float]:
     """One message, there and back. -> when it came, by the clock that all processes of the machine share."""
-    await application.create_topics(order.topics)
-    async with application.publisher(order.topic, prompt=True) as publisher:
-        await publisher.publish_one(os.urandom(order.body_bytes))
     patience = Patience()
     received: list[float] = []
 
@@ -230,8 +229,11 @@ async def first_message(application: Application, order: Order) -> dict[str, flo
             received.append(time.monotonic())
         return bool(received)
 
-    async with application.consumer(order.topic, order.group, prompt=True) as consumer:
-        await patience.over(consumer.consume(came))
+    await application.create_topics(order.topics)
+    async with application.publisher(order.topic, prompt=True) as publisher:
+        await publisher.publish_one(os.urandom(order.body_bytes))
+        async with application.consumer(order.topic, order.group, prompt=True) as consumer:
+            await patience.over(consumer.consume(came))
     return {"at_s": received[0]}
 
 
