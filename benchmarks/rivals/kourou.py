@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
 from benchmarks.rivals.applications.kourou import has_doors
-from benchmarks.rivals.system import GROUP, Participant, Servers, System
+from benchmarks.rivals.system import GROUP, NotInstalled, Participant, Servers, System
 from benchmarks.servers import Cluster
 
 _DURABILITY = {
@@ -29,6 +32,8 @@ class KourouServers(Servers):
         self._cluster = Cluster(self.folder / "cluster", broker_flags=flags)
         self.processes = [self._cluster.namesrv, self._cluster.broker.process]
         self._cluster.wait_ready()
+        if self.participant.door == "stream" and not _has_stream_door(self.compiled_address):
+            raise NotInstalled("the broker here has no stream door, and the library would go by the other one")
 
     def __exit__(self, *error: object) -> None:
         if self.processes:
@@ -37,6 +42,13 @@ class KourouServers(Servers):
     def create_topics(self, names: Sequence[str]) -> None:
         self._cluster.broker.put_topics(names)
         self._cluster.broker.put_group(GROUP)
+
+
+def _has_stream_door(broker: str) -> bool:
+    with grpc.insecure_channel(broker) as channel:
+        return any(
+            name.startswith("kourou.stream.") for name in ProtoReflectionDescriptorDatabase(channel).get_services()
+        )
 
 
 def _participant(flush: str, door: str) -> Participant:
