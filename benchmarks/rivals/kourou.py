@@ -46,9 +46,8 @@ class KourouServers(Servers):
 
 def _has_stream_door(broker: str) -> bool:
     with grpc.insecure_channel(broker) as channel:
-        return any(
-            name.startswith("kourou.stream.") for name in ProtoReflectionDescriptorDatabase(channel).get_services()
-        )
+        services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    return any(name.startswith("kourou.stream.") for name in services)
 
 
 def _participant(flush: str, door: str) -> Participant:

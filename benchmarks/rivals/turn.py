@@ -18,6 +18,8 @@ IN_FLIGHT = 64
 COMPILED_BATCH = 32
 _RECEIVERS = 16
 _SETTLED_S = 2.0
+_WARMUP_S = 1.0
+"""Of all but the first piece of work, which has the participant's own."""
 _SLACK_S = 60.0
 """What a piece of work may take beyond its planned time."""
 _MIB = 1024 * 1024
@@ -84,17 +86,12 @@ class Turn:
         return self._sample("start", {"start_s": at_s - began, "ready_s": ready_s}, beside)
 
     def _publish(self, size: int) -> Sample:
-        order = self._order(
-            "publish",
-            f"publish-{size}",
-            body_bytes=size,
-            seconds=self._plan.seconds,
-            warmup_s=self._participant.warmup_s,
-        )
-        return self._measured("publish", order, size)
+        warmup_s = self._participant.warmup_s if size == self._plan.sizes[0] else _WARMUP_S
+        changes = {"body_bytes": size, "seconds": self._plan.seconds, "warmup_s": warmup_s}
+        return self._measured("publish", self._order("publish", f"publish-{size}", **changes), size)
 
     def _one_at_a_time(self) -> Sample:
-        return self._measured("one", self._order("one", "one", seconds=self._plan.seconds, warmup_s=0.5))
+        return self._measured("one", self._order("one", "one", seconds=self._plan.seconds, warmup_s=_WARMUP_S))
 
     def _consume(self, size: int, backlog: int) -> Sample:
         if (missing := _LEAST_BACKLOG - backlog) > 0:
@@ -111,8 +108,8 @@ class Turn:
 
     def _latency(self, measure: str, rate_per_s: float) -> Sample:
         """Sender and receiver are two applications, on the one core that is the load's."""
-        messages = max(100, int(rate_per_s * self._plan.seconds))
-        changes = {"rate_per_s": rate_per_s, "messages": messages}
+        messages = int(rate_per_s * (_WARMUP_S + self._plan.seconds))
+        changes = {"rate_per_s": rate_per_s, "messages": messages, "warmup_s": _WARMUP_S}
         timeout_s = self._plan.seconds + _SLACK_S
         beside = self._calibrate()
         with (
@@ -130,10 +127,10 @@ class Turn:
     def _compiled(self) -> Iterator[Sample]:
         window = {"seconds": self._plan.seconds, "warmup_seconds": self._participant.warmup_s}
         yield self._compiled_send("unary", 1, window)
-        yield self._compiled_send("batched", COMPILED_BATCH, {**window, "warmup_seconds": 1})
+        yield self._compiled_send("batched", COMPILED_BATCH, {**window, "warmup_seconds": _WARMUP_S})
         yield self._compiled_drain(int(self._plan.seconds * _DRAINED_PER_S) // COMPILED_BATCH * COMPILED_BATCH)
         beside = self._calibrate()
-        rate = {"rate": RATE_PER_S, "seconds": self._plan.seconds, "warmup_seconds": 1}
+        rate = {"rate": RATE_PER_S, "seconds": self._plan.seconds, "warmup_seconds": _WARMUP_S}
         result = self._load("latency", topic="compiled-latency", **rate)
         times = result["end_to_end_ms"]
         values = {"p50_ms": times["p50"], "p99_ms": times["p99"], "client_busy": result["cpu_share"]}

@@ -72,15 +72,18 @@ class KafkaConsumer(Consumer):
 
 
 class PromptKafkaConsumer(KafkaConsumer):
-    """Takes each message when it comes: `consume` waits until it has as many as it may give, or its time is over."""
+    """Takes what is there as soon as anything is: `consume` waits until it has as many as it may give, or its time is
+    over."""
 
     async def consume(self, came: Came) -> None:
         enough = False
         while not enough:
-            message, self._early = self._early[0] if self._early else self._consumer.poll(_POLL_S), self._early[1:]
-            enough = came(() if message is None else (_body(message),))
-            if message is not None:
-                self._consumer.commit(message, asynchronous=True)
+            messages, self._early = self._early, []
+            if not messages and (first := self._consumer.poll(_POLL_S)) is not None:
+                messages = [first, *self._consumer.consume(_AT_ONCE - 1, timeout=0)]
+            enough = came([_body(message) for message in messages])
+            if messages:
+                self._consumer.commit(asynchronous=True)
 
 
 def _body(message: Any) -> bytes:

@@ -195,7 +195,7 @@ async def _until(due: float) -> None:
 
 
 async def receive_on_time(application: Application, order: Order, connected: Callable[[], None]) -> dict[str, float]:
-    """Receives `messages` of `send_on_time`. The first tenth is warm-up."""
+    """Receives `messages` of `send_on_time`; those of the first `warmup_s` do not count."""
     took_s: list[float] = []
     patience = Patience()
     meter = Meter()
@@ -215,7 +215,7 @@ async def receive_on_time(application: Application, order: Order, connected: Cal
         await asyncio.sleep(consumer.attentive_after_s)
         connected()
         await patience.over(consumer.consume(came))
-    return {**meter.result(), **percentiles_ms(took_s[len(took_s) // 10 :])}
+    return {**meter.result(), **percentiles_ms(took_s[int(order.warmup_s * order.rate_per_s) :])}
 
 
 async def first_message(application: Application, order: Order) -> dict[str, float]:
