@@ -13,6 +13,7 @@ from benchmarks.rivals.targets import NOT_MEASURED, Verdict, verdicts
 
 _REFERENCES = ("kourou-sync-stream", "kourou-sync-rocketmq")
 """The first of them that was measured is what the others are compared with."""
+_OUTCOME_STYLES = {"met": "green", "missed": "red", "not measured": "dim"}
 
 
 def show(console: Console, results: Results, participants: Mapping[str, Participant]) -> None:
@@ -77,7 +78,8 @@ def _show_targets(console: Console, found: list[Verdict]) -> None:
     for heading in ("target", "measured", "rounds", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for verdict in found:
-        table.add_row(*verdict_cells(verdict))
+        *cells, outcome = verdict_cells(verdict)
+        table.add_row(*cells, f"[{_OUTCOME_STYLES[outcome]}]{outcome}[/]")
     console.print(table)
     console.print(NOT_MEASURED, style="dim", highlight=False)
 
@@ -87,10 +89,9 @@ def verdict_cells(verdict: Verdict) -> tuple[str, str, str, str, str]:
     target = verdict.target
     bound = f"{'at most' if target.at_most else 'at least'} {number(target.bound)}"
     if verdict.measured is None or verdict.least is None or verdict.most is None:
-        return target.text, bound, "", "", "[dim]not measured[/]"
+        return target.text, bound, "", "", "not measured"
     rounds = f"{number(verdict.least)} to {number(verdict.most)}"
-    met = "[green]met[/]" if verdict.met else "[red]missed[/]"
-    return target.text, bound, number(verdict.measured), rounds, met
+    return target.text, bound, number(verdict.measured), rounds, "met" if verdict.met else "missed"
 
 
 def number(value: float) -> str:
