@@ -157,14 +157,19 @@ def _cpu_s(pid: int, *, waited_for: bool) -> float:
 def tree_of(pid: int) -> Iterator[int]:
     """The process and all that descend from it."""
     yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield from tree_of(int(child))
+    with _may_have_ended():
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                yield from tree_of(int(child))
 
 
 def tree_cpu_s(pid: int) -> float:
     """CPU time that the process and its descendants used until now, with those that have ended."""
-    return sum(_cpu_s(each, waited_for=True) for each in tree_of(pid))
+    total_s = 0.0
+    for each in tree_of(pid):
+        with _may_have_ended():
+            total_s += _cpu_s(each, waited_for=True)
+    return total_s
 
 
 def tree_memory_bytes(pid: int) -> tuple[int, int]:
@@ -172,9 +177,17 @@ def tree_memory_bytes(pid: int) -> tuple[int, int]:
     own, which leaves out mapped files: the kernel takes those pages back when it needs them."""
     resident = own = 0
     for each in tree_of(pid):
-        resident += _status_kib(each, "VmRSS") * 1024
-        own += (_status_kib(each, "RssAnon") + _status_kib(each, "RssShmem")) * 1024
+        with _may_have_ended():
+            resident += _status_kib(each, "VmRSS") * 1024
+            own += (_status_kib(each, "RssAnon") + _status_kib(each, "RssShmem")) * 1024
     return resident, own
+
+
+@contextlib.contextmanager
+def _may_have_ended() -> Iterator[None]:
+    """Descendants come and go while they are looked at."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        yield
 
 
 def free_port() -> int:

@@ -23,6 +23,7 @@ from benchmarks import disk, load_program
 from benchmarks.process import LOAD_CORE, SERVER_CORE
 from benchmarks.rivals import install, table
 from benchmarks.rivals.results import BODY_BYTES, Results, Sample, to_line
+from benchmarks.rivals.rows import number
 from benchmarks.rivals.running import Host
 from benchmarks.rivals.system import NotInstalled
 from benchmarks.rivals.systems import PARTICIPANTS, choose, in_turn
@@ -55,7 +56,7 @@ class Run:
         figures = {
             name: value for name, value in sample.values.items() if not name.endswith(("all", "counted", "at_s"))
         }
-        text = ", ".join(f"{name} {table.number(value)}" for name, value in figures.items())
+        text = ", ".join(f"{name} {number(value)}" for name, value in figures.items())
         size = "" if sample.body_bytes == BODY_BYTES else f" {sample.body_bytes} B"
         self.console.print(f"  {sample.measure}{size}: {text}", style="dim", highlight=False, soft_wrap=True)
         self.results.samples.append(sample)

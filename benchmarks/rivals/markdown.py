@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.rivals.results import Results, from_lines
-from benchmarks.rivals.rows import Row, rows_with_sizes
-from benchmarks.rivals.table import number, verdict_cells
+from benchmarks.rivals.rows import Row, number, rows_with_sizes
+from benchmarks.rivals.table import verdict_cells
 from benchmarks.rivals.targets import NOT_MEASURED, verdicts
 
 _MACHINE = (("fdatasync_p50_ms", "fdatasync of 4 KiB, ms"), ("work_on_server_core_ms", "work on the servers' core, ms"))

@@ -12,7 +12,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 from benchmarks.rivals.results import Results, from_lines
-from benchmarks.rivals.rows import Row, rows_with_sizes
+from benchmarks.rivals.rows import Row, number, rows_with_sizes
 
 _COLUMNS = 3
 _COLORS = {"kourou": "#b3442b", "rocketmq": "#c98a2b", "kafka": "#3f3f46", "nats": "#2b7fb3", "rabbitmq": "#7a9a3a"}
@@ -39,9 +39,9 @@ def _bars(axis: Any, results: Results, row: Row, size: int, title: str) -> None:
         assert spread is not None
         axis.barh(at, spread.median, color=_COLORS[name.partition("-")[0]])
         axis.plot([spread.least, spread.most], [at, at], color="black", linewidth=1)
-        axis.annotate(f" {spread.median:,.3g}" if spread.median < 1000 else f" {spread.median:,.0f}", (spread.most, at))
+        axis.annotate(f" {number(spread.median)}", (spread.most, at), va="center", fontsize=8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.set_title(f"{title}, {row.unit}" + ("" if row.more_is_better else " (less is better)"), fontsize=9)
+    axis.set_title(f"{title}, {row.unit}" + ("" if row.more_is_better else " (less is better)"), fontsize=8, loc="left")
     axis.margins(x=0.2)
     axis.tick_params(axis="x", labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)

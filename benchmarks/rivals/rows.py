@@ -51,3 +51,10 @@ def rows_with_sizes(results: Results) -> Iterator[tuple[Row, int, str]]:
 
 def size_name(size: int) -> str:
     return f"{size // 1024} KiB" if size % 1024 == 0 else f"{size} B"
+
+
+def number(value: float) -> str:
+    """With as many digits as mean something."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

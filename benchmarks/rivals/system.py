@@ -99,9 +99,13 @@ class Servers(ABC):
             process.check_alive()
 
     def cpu_s(self) -> float:
+        """Raises ProcessError: one that has ended would seem to cost nothing."""
+        self.check_alive()
         return sum(tree_cpu_s(process.pid) for process in self.processes)
 
     def memory_bytes(self) -> Memory:
+        """Raises ProcessError."""
+        self.check_alive()
         each = [tree_memory_bytes(process.pid) for process in self.processes]
         return Memory(sum(resident for resident, _ in each), sum(own for _, own in each))
 

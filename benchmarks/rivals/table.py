@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.rivals.results import Results, Spread
-from benchmarks.rivals.rows import Row, rows_with_sizes
+from benchmarks.rivals.rows import Row, number, rows_with_sizes
 from benchmarks.rivals.system import Participant
 from benchmarks.rivals.targets import NOT_MEASURED, Verdict, verdicts
 
@@ -92,13 +92,6 @@ def verdict_cells(verdict: Verdict) -> tuple[str, str, str, str, str]:
         return target.text, bound, "", "", "not measured"
     rounds = f"{number(verdict.least)} to {number(verdict.most)}"
     return target.text, bound, number(verdict.measured), rounds, "met" if verdict.met else "missed"
-
-
-def number(value: float) -> str:
-    """With as many digits as mean something."""
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _table(title: str) -> Table:

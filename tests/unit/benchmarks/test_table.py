@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks.rivals.results import Results
+from benchmarks.rivals.rows import number
 from benchmarks.rivals.systems import PARTICIPANTS
-from benchmarks.rivals.table import number, show
+from benchmarks.rivals.table import show
 from tests.unit.benchmarks.samples import results_of, sample
 
 

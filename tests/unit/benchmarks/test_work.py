@@ -69,7 +69,7 @@ async def test_publish_counts_the_window_and_all_of_it() -> None:
     application = InMemory()
     result = await work.publish(application, order("publish", seconds=0.1, warmup_s=0.05))
     assert result["all"] == application.published
-    assert 0 < result["counted"] < result["all"]
+    assert 0 < result["counted"] <= result["all"]
     assert result["per_s"] == pytest.approx(result["counted"] / result["seconds"])
     assert all(len(body) == 1024 for body in application.stored)
 
