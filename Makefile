@@ -1,5 +1,5 @@
 # Everything happens in .venv: the first target that needs it makes it, with any Python from 3.11 to 3.14.
-# PYTHON=/path/to/python chooses one. ARGS="..." is handed on to run, test and bench.
+# PYTHON=/path/to/python chooses one. ARGS="..." is handed on to run, test, bench and bench-quick.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -58,8 +58,14 @@ proto-released: .venv/installed-dev ## Makes the protocols as they are what `buf
 	cd proto && ../$(BIN)/buf build --exclude-source-info --output released.binpb
 
 .PHONY: bench
-bench: .venv/installed-dev ## Measures, each figure beside a bare echo and a raw fdatasync
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: .venv/installed-dev ## Measures beside RocketMQ, Kafka, NATS and RabbitMQ, which are installed below build/
+	@$(BIN)/python -m benchmarks.rivals $(ARGS)
+
+QUICK := unary batched receive latency memory start --seconds 2 --rounds 2
+
+.PHONY: bench-quick
+bench-quick: .venv/installed-dev ## Measures Kourou alone beside a bare echo, in two minutes; ARGS="" names others
+	@$(BIN)/python -m benchmarks $(or $(ARGS),$(QUICK))
 
 .PHONY: dashboards
 dashboards: .venv/installed-dev ## Generates Grafana's dashboards from deploy/grafana/boards

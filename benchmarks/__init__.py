@@ -1,1 +1,1 @@
-"""What Kourou can do on this machine: `make bench`. How to run and read it stands in README.md."""
+"""Kourou on this machine: `make bench-quick`; beside others: `make bench`. How to read it stands in README.md."""

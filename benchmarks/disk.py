@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -10,23 +11,25 @@ _FILE_BYTES = 16 * 1024 * 1024
 _SECONDS = 0.5
 
 
-def fdatasync_ms(folder: Path) -> dict[str, dict[str, float]]:
-    """For each size of a write: median, 99th percentile (ms) and how many a second."""
+def fdatasync_ms(
+    folder: Path, sizes_kib: Sequence[int] = SIZES_KIB, seconds: float = _SECONDS
+) -> dict[str, dict[str, float]]:
+    """For each size of a write: median, 99th percentile (ms) and how many a second; `seconds` for each of them."""
     path = folder / "fdatasync"
     file = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
         os.pwrite(file, bytes(_FILE_BYTES), 0)
         os.fsync(file)
-        return {f"{size} KiB": _measure(file, size * 1024) for size in SIZES_KIB}
+        return {f"{size} KiB": _measure(file, size * 1024, seconds) for size in sizes_kib}
     finally:
         os.close(file)
         path.unlink()
 
 
-def _measure(file: int, size: int) -> dict[str, float]:
+def _measure(file: int, size: int, seconds: float) -> dict[str, float]:
     data = os.urandom(size)
     took_s: list[float] = []
-    at, ends = 0, time.monotonic() + _SECONDS
+    at, ends = 0, time.monotonic() + seconds
     while (began := time.monotonic()) < ends:
         os.pwrite(file, data, at)
         os.fdatasync(file)

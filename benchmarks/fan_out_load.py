@@ -44,7 +44,7 @@ class Consumer:
         delivered = settled = 0
         while settled < messages:
             answer = await self._call.read()
-            if answer is grpc.aio.EOF:
+            if answer is grpc.aio.EOF:  # pyright: ignore[reportAttributeAccessIssue]
                 raise SystemExit(f"a stream ended: {await self._call.code()}")
             match answer.WhichOneof("answer"):
                 case "settled":

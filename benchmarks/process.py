@@ -1,12 +1,14 @@
 """A process under measurement: pinned to a core, ended whatever happens, its memory and CPU time read from /proc."""
 
+import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,16 +30,28 @@ class ProcessError(Exception):
 class Process:
     """Started when made, ended by the end of its `with` block."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, *, core: int | None) -> None:
-        """`core`: None leaves the process on all of them. What it writes to stderr goes to `log`."""
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        core: int | None,
+        environment: Mapping[str, str] | None = None,
+        quiet: bool = False,
+    ) -> None:
+        """`core`: None leaves the process on all of them. `environment`: added to this process's own. What it writes
+        to stderr goes to `log`; `quiet`: and what it writes to stdout, which nobody reads then."""
         self.name = name
         self._log = log
         with log.open("ab") as errors:
             self._popen = subprocess.Popen(
                 command,
-                stdout=subprocess.PIPE,
+                stdin=subprocess.PIPE,
+                stdout=errors if quiet else subprocess.PIPE,
                 stderr=errors,
                 cwd=_ROOT,
+                env={**os.environ, **(environment or {})},
                 text=True,
                 preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, [core]),
             )
@@ -55,6 +69,21 @@ class Process:
     @property
     def pid(self) -> int:
         return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def has_output(self, timeout_s: float) -> bool:
+        """Waits for something to read on its stdout, or for its end. Not for one that may print two lines at once."""
+        assert self._popen.stdout is not None
+        return bool(select.select([self._popen.stdout], [], [], timeout_s)[0])
+
+    def say(self, line: str) -> None:
+        """Writes a line to its stdin."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(line + "\n")
+        self._popen.stdin.flush()
 
     def next_line(self) -> str:
         """The next line of its stdout. Raises ProcessError if it ends without one."""
@@ -85,8 +114,10 @@ class Process:
                 self._popen.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self.kill()
-        if self._popen.stdout is not None:
-            self._popen.stdout.close()
+        for pipe in (self._popen.stdin, self._popen.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def kill(self) -> None:
         """As kill -9 does."""
@@ -133,8 +164,49 @@ class Process:
 
 def cpu_s(pid: int) -> float:
     """CPU time a process used until now, all threads, without children."""
+    return _cpu_s(pid, waited_for=False)
+
+
+def _cpu_s(pid: int, *, waited_for: bool) -> float:
+    """`waited_for`: with the children that have ended and were waited for."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return sum(int(ticks) for ticks in fields[11 : 15 if waited_for else 13]) / _TICKS_PER_S
+
+
+def tree_of(pid: int) -> Iterator[int]:
+    """The process and all that descend from it."""
+    yield pid
+    with _may_have_ended():
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                yield from tree_of(int(child))
+
+
+def tree_cpu_s(pid: int) -> float:
+    """CPU time that the process and its descendants used until now, with those that have ended."""
+    total_s = 0.0
+    for each in tree_of(pid):
+        with _may_have_ended():
+            total_s += _cpu_s(each, waited_for=True)
+    return total_s
+
+
+def tree_memory_bytes(pid: int) -> tuple[int, int]:
+    """Resident memory of the process and its descendants, pages that they share for each; and how much of it is their
+    own, which leaves out mapped files: the kernel takes those pages back when it needs them."""
+    resident = own = 0
+    for each in tree_of(pid):
+        with _may_have_ended():
+            resident += _status_kib(each, "VmRSS") * 1024
+            own += (_status_kib(each, "RssAnon") + _status_kib(each, "RssShmem")) * 1024
+    return resident, own
+
+
+@contextlib.contextmanager
+def _may_have_ended() -> Iterator[None]:
+    """Descendants come and go while they are looked at."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        yield
 
 
 def free_port() -> int:

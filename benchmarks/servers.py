@@ -65,13 +65,16 @@ def echo_server(folder: Path, *, core: int | None = SERVER_CORE) -> Iterator[tup
 class Broker:
     """A broker process; can be killed and started again on the same data and port."""
 
-    def __init__(self, folder: Path, namesrv: str, *, core: int | None, name: str = "broker") -> None:
+    def __init__(
+        self, folder: Path, namesrv: str, *, core: int | None, name: str = "broker", flags: Sequence[str] = ()
+    ) -> None:
         self.data = folder / name
         self.address = f"127.0.0.1:{free_port()}"
         self._name = name
         self._log = folder / f"{name}.log"
         self._namesrv = namesrv
         self._core = core
+        self._flags = flags
         self.process = self.start()
 
     def start(self, *flags: str) -> Process:
@@ -80,7 +83,7 @@ class Broker:
             "kourou_broker",
             *("--data", str(self.data), "--name", self._name),
             *("--listeners", f"local={self.address}", "--namesrv", self._namesrv),
-            *("--log-level", "warning", *METRICS, *flags),
+            *("--log-level", "warning", *METRICS, *self._flags, *flags),
             log=self._log,
             core=self._core,
         )
@@ -125,7 +128,14 @@ class Broker:
 class Cluster:
     """One NameServer, one broker, and the admin service if asked for. Not ready before `wait_ready`."""
 
-    def __init__(self, folder: Path, *, admin: bool = False, core: int | None = SERVER_CORE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        admin: bool = False,
+        core: int | None = SERVER_CORE,
+        broker_flags: Sequence[str] = (),
+    ) -> None:
         folder.mkdir(parents=True)
         self._stack = ExitStack()
         self.access_point = f"127.0.0.1:{free_port()}"
@@ -134,6 +144,7 @@ class Cluster:
         log = folder / "services.log"
         namesrv_flags = (*METRICS, "--listeners", f"local={self.access_point}", "--broker-listener", brokers_listener)
         self.namesrv = self._stack.enter_context(Process.python("kourou_namesrv", *namesrv_flags, log=log, core=core))
+        self._broker_flags = broker_flags
         self.broker = self.add_broker("broker")
         self.admin: Process | None = None
         self.admin_address = f"127.0.0.1:{free_port()}"
@@ -142,7 +153,7 @@ class Cluster:
             self.admin = self._stack.enter_context(Process.python("kourou_admin", *flags, log=log, core=core))
 
     def add_broker(self, name: str) -> Broker:
-        broker = Broker(self._folder, self._brokers_listener, core=self._core, name=name)
+        broker = Broker(self._folder, self._brokers_listener, core=self._core, name=name, flags=self._broker_flags)
         self._stack.callback(lambda: broker.process.stop())
         return broker
 

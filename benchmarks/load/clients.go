@@ -53,7 +53,7 @@ func (c *clients) of(worker int) *client {
 
 // as adds the headers of the client to the context of its calls.
 func (c *client) as(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, "x-mq-client-id", c.id, "x-mq-protocol", "v2", "x-mq-language", "GOLANG")
+	return metadata.AppendToOutgoingContext(ctx, "x-mq-client-id", c.id, "x-mq-protocol", "v2", "x-mq-language", "GO", "x-mq-client-version", "5.0.0")
 }
 
 // prepared is the codec of protobuf, but bytes are sent as they are.

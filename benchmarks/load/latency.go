@@ -49,7 +49,7 @@ func latency(ctx context.Context, clients *clients, o options) (any, error) {
 				return err
 			}
 			request.setTime(due)
-			if err := sendOnce(client.as(sendContext), client, request); err != nil {
+			if err := sendOnce(client.as(sendContext), client, request, o.oneEntry); err != nil {
 				return err
 			}
 			note(&sends, due)

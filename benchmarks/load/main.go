@@ -30,6 +30,8 @@ type options struct {
 	batch       int
 	bodyBytes   int
 	ackBatch    bool
+	settings    bool
+	oneEntry    bool
 	rate        int
 	pollers     int
 	poll        time.Duration
@@ -57,6 +59,11 @@ func main() {
 	if err != nil {
 		fail(err)
 	}
+	if options.settings {
+		if err := clients.introduce(context.Background(), options); err != nil {
+			fail(err)
+		}
+	}
 	result, err := run(context.Background(), clients, options)
 	if err != nil {
 		fail(err)
@@ -81,6 +88,8 @@ func parse(args []string) options {
 	flags.IntVar(&o.batch, "batch", 1, "messages a call")
 	flags.IntVar(&o.bodyBytes, "body-bytes", 1024, "size of a message's body")
 	flags.BoolVar(&o.ackBatch, "ack-batch", true, "acknowledge what one call received with one call, else one by one")
+	flags.BoolVar(&o.settings, "settings", false, "tell who this is before, as official clients do: RocketMQ demands it")
+	flags.BoolVar(&o.oneEntry, "one-entry", false, "a send of several messages is answered with one entry, as RocketMQ does")
 	flags.IntVar(&o.rate, "rate", 100, "latency: messages a second")
 	flags.IntVar(&o.pollers, "pollers", 4, "latency: long polls waiting; 0 measures the sends alone")
 	flags.Float64Var(&pollSeconds, "poll-seconds", 20, "polls: how long one waits")

@@ -83,7 +83,7 @@ func (s *sender) work(ctx context.Context, client *client) ([]time.Duration, err
 		}
 		request.setNumbers(uint64(number))
 		request.setTopic(s.topics[s.calls.Add(1)%uint64(len(s.topics))])
-		if err := sendOnce(ctx, client, request); err != nil {
+		if err := sendOnce(ctx, client, request, s.options.oneEntry); err != nil {
 			return nil, err
 		}
 		if ended := time.Now(); ended.After(s.begin) && ended.Before(s.end) {
@@ -92,7 +92,7 @@ func (s *sender) work(ctx context.Context, client *client) ([]time.Duration, err
 	}
 }
 
-func sendOnce(ctx context.Context, client *client, request *request) error {
+func sendOnce(ctx context.Context, client *client, request *request, oneEntry bool) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var response v2.SendMessageResponse
@@ -101,6 +101,9 @@ func sendOnce(ctx context.Context, client *client, request *request) error {
 	}
 	if err := checkStatus(response.Status, "a send"); err != nil {
 		return err
+	}
+	if oneEntry && len(request.ids) > 1 && len(response.Entries) == 1 {
+		return checkStatus(response.Entries[0].Status, "a batch")
 	}
 	if len(response.Entries) != len(request.ids) {
 		return fmt.Errorf("a send of %d messages was answered with %d entries", len(request.ids), len(response.Entries))

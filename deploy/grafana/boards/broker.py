@@ -140,7 +140,7 @@ def messages(board: Dashboard) -> None:
         ),
         graph(
             "Refused sends",
-            "Calls of SendMessage that were refused, each second, by the code of the answer.",
+            "Sends (calls or batches) that were refused, each second, by the code of the answer.",
             Query(
                 or_none(rate("kourou_refused_sends_total", "reason, node_id", OF), "reason"), "{{reason}} {{node_id}}"
             ),
@@ -166,11 +166,11 @@ def calls(board: Dashboard) -> None:
             unit=TIME_MS,
         ),
         graph(
-            "Time of SendMessage",
+            "Time of a send",
             "A send is answered when the disk has it.",
             *(
                 Query(
-                    quantile(share, LATENCY, "node_id", selector=f'{PROCESS}, request_code="SendMessage"'),
+                    quantile(share, LATENCY, "node_id", selector=f'{PROCESS}, request_code=~"SendMessage|Publish"'),
                     f"{percentile} percentile {{{{node_id}}}}",
                 )
                 for share, percentile in ((0.5, "50th"), (0.9, "90th"), (0.99, "99th"))

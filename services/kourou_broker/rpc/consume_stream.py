@@ -142,14 +142,16 @@ class ConsumeStream:
 
     async def _serve_credit(self, credit: stream_pb2.Credit) -> None:
         consumer = self._consumer
-        deliveries = await self._receive(credit)
+        started = perf_counter()
+        deliveries, waited = await self._receive(credit)
         parts = [part for delivery in deliveries for part in responses(delivery, consumer.codecs)]
         for part in parts[:-1]:
             self._answers.put(part.encode(last=False))
         self._answers.put(parts[-1].encode(last=True) if parts else NOTHING)
+        self._meter.done(started, definition_pb2.OK if parts else definition_pb2.MESSAGE_NOT_FOUND, waited=waited)
 
-    async def _receive(self, credit: stream_pb2.Credit) -> list[Delivery]:
-        """As soon as there is something: what there is, as far as the credit reaches."""
+    async def _receive(self, credit: stream_pb2.Credit) -> tuple[list[Delivery], bool]:
+        """As soon as there is something: what there is, as far as the credit reaches. -> and whether it waited."""
         loop = asyncio.get_running_loop()
         ends_s = None
         if credit.HasField("wait"):
@@ -163,7 +165,7 @@ class ConsumeStream:
             left_s = None if ends_s is None else max(ends_s - loop.time(), 0.0)
             deliveries = await self._deliveries.receive(group, topic, client, poll, left_s)
             if deliveries or poll.expired:
-                return deliveries
+                return deliveries, poll.waited
             await asyncio.sleep(0)  # its client has other queues than before
 
     def _member(self) -> tuple[Client, Group, Topic]:
