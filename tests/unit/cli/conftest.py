@@ -91,6 +91,9 @@ class FakeStream:
     async def send(self, response: bytes) -> None:
         self.sent.append(response)
 
+    async def send_last(self, response: bytes) -> None:
+        self.sent.append(response)
+
 
 class InMemoryTransport:
     def __init__(self, service: InMemoryAdmin) -> None:
