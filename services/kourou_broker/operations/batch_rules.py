@@ -113,7 +113,7 @@ def _check_ids(first: str, count: int) -> None:
 
 
 def _check_bodies(headers: stream_pb2.BatchHeaders, bodies: bytes) -> None:
-    sizes = headers.body_bytes
+    sizes = list(headers.body_bytes)  # each pass over protobuf's own takes four times as long
     if not min(sizes):
         raise Refused(definition_pb2.MESSAGE_BODY_EMPTY, "a message body is empty")
     if max(sizes) > MAX_BODY_BYTES:

@@ -98,7 +98,7 @@ class Sending:
 
         def store(on_stored: OnStored) -> None:
             payload = pack(topic.name.resource(), header_data, bodies)
-            self._journal.store_batch(topic, payload, headers.body_bytes, on_stored)
+            self._journal.store_batch(topic, payload, list(headers.body_bytes), on_stored)
 
         if self._recent is None:
             store(on_stored)
