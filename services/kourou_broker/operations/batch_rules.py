@@ -27,6 +27,7 @@ from kourou_broker.operations.message import (
 from kourou_service.refusal import Refused
 
 MAX_MESSAGES = 4096
+"""Of one request, through either door."""
 _UPPER_HEX = frozenset("0123456789ABCDEF")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou_broker.log.batch import pack
-from kourou_broker.operations.batch_rules import check_batch, check_ordinary, messages_of, read_headers
+from kourou_broker.operations.batch_rules import MAX_MESSAGES, check_batch, check_ordinary, messages_of, read_headers
 from kourou_broker.operations.definitions import Definitions, can_write
 from kourou_broker.operations.gathered_places import GatheredPlaces
 from kourou_broker.operations.journal import Journal, OnStored
@@ -15,9 +15,6 @@ from kourou_broker.state import State
 from kourou_broker.state.definitions import Topic
 from kourou_service.clock import Clock
 from kourou_service.refusal import Refused
-
-MAX_MESSAGES = 4096
-
 
 Store = Callable[[Topic, Sequence[definition_pb2.Message], int, OnStored], None]
 """Takes the topic, the messages of one call (which it uses up), the time now (ms), and whom to tell."""
