@@ -60,7 +60,7 @@ func polls(ctx context.Context, clients *clients, o options) (any, error) {
 	}
 	end()
 	_ = group.Wait()
-	return result, nil
+	return result, clients.leave(o)
 }
 
 func pollOf(number int, topics []string, clients *clients, o options) (*v2.ReceiveMessageRequest, *client) {
@@ -69,12 +69,8 @@ func pollOf(number int, topics []string, clients *clients, o options) (*v2.Recei
 		place := number / o.queues % len(topics)
 		topic, queue, owner = topics[place], int32(number%o.queues), place%o.connections
 	}
-	group := o.group
-	if o.groups > 1 {
-		group = fmt.Sprintf("%s-%04d", o.group, owner%o.groups)
-	}
 	return &v2.ReceiveMessageRequest{
-		Group:              &v2.Resource{Name: group},
+		Group:              groupOf(owner, o),
 		MessageQueue:       &v2.MessageQueue{Topic: &v2.Resource{Name: topic}, Id: queue},
 		FilterExpression:   &v2.FilterExpression{Type: v2.FilterType_TAG, Expression: "*"},
 		BatchSize:          int32(max(o.batch, 1)),
@@ -82,6 +78,30 @@ func pollOf(number int, topics []string, clients *clients, o options) (*v2.Recei
 		InvisibleDuration:  durationpb.New(invisibleTime),
 		LongPollingTimeout: durationpb.New(o.poll),
 	}, clients.of(owner)
+}
+
+func groupOf(client int, o options) *v2.Resource {
+	if o.groups > 1 {
+		return &v2.Resource{Name: fmt.Sprintf("%s-%04d", o.group, client%o.groups)}
+	}
+	return &v2.Resource{Name: o.group}
+}
+
+// leave says goodbye for all clients: else they stay members of their groups for a while, and queues belong to them.
+func (c *clients) leave(o options) error {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	for number, client := range *c {
+		request := &v2.NotifyClientTerminationRequest{Group: groupOf(number, o)}
+		answer, err := client.stub.NotifyClientTermination(client.as(ctx), request)
+		if err != nil {
+			return err
+		}
+		if err := checkStatus(answer.GetStatus(), "a goodbye"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func pollAgain(
