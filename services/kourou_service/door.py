@@ -153,7 +153,12 @@ def parse(type_: type[Q], data: bytes) -> Q:
     try:
         return type_.FromString(data)
     except DecodeError:
-        raise AbortCall(StatusCode.INVALID_ARGUMENT, f"the request is no {type_.DESCRIPTOR.full_name}") from None
+        raise no_such(type_) from None
+
+
+def no_such(type_: type[Message]) -> AbortCall:
+    """For bytes that are no such request."""
+    return AbortCall(StatusCode.INVALID_ARGUMENT, f"the request is no {type_.DESCRIPTOR.full_name}")
 
 
 def refusal(response: type[A], problem: Exception, call: Call, followed: Followed | None) -> A:

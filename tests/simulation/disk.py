@@ -190,6 +190,9 @@ class SimMedium:
     def read(self, base: int, offset: int, size_bytes: int) -> bytes:
         return bytes(self._open().segments[base].cache[offset : offset + size_bytes])
 
+    def view(self, base: int) -> bytes:
+        return bytes(self._open().segments[base].cache)
+
     def read_now(self, base: int, offset: int, size_bytes: int) -> bytes | None:
         return None  # each read takes its time
 

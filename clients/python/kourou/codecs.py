@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import lz4.frame  # pyright: ignore[reportMissingTypeStubs]
 import zstandard
@@ -14,6 +14,8 @@ from kourou.protocol.kourou.stream.v1 import stream_pb2
 MAX_UNPACKED_BYTES = 16 * 1024 * 1024
 """Of a batch's bodies; a batch has at most as much as a message of gRPC."""
 
+Bytes = bytes | memoryview
+B = TypeVar("B", bytes, memoryview)
 Compression = Literal["zstd", "lz4"]
 
 ALL = (stream_pb2.CODEC_ZSTD, stream_pb2.CODEC_LZ4)
@@ -30,8 +32,11 @@ def pack(codec: stream_pb2.Codec, bodies: bytes) -> bytes:
     return cast("bytes", _lz4.compress(bodies, store_size=True))
 
 
-def unpack(codec: stream_pb2.Codec, packed: bytes, size_bytes: int) -> bytes:
-    """Exactly that many bytes. Raises CorruptMessage when they are more, fewer, or too many, or no such frame."""
+def unpack(codec: stream_pb2.Codec, packed: B, size_bytes: int) -> B | bytes:
+    """Exactly that many bytes; those that came, if they are not packed.
+
+    Raises CorruptMessage when they are more, fewer, or too many, or no such frame.
+    """
     if size_bytes > MAX_UNPACKED_BYTES:
         raise CorruptMessage(f"a batch promises {size_bytes} bytes; at most {MAX_UNPACKED_BYTES} are unpacked")
     if codec == stream_pb2.CODEC_UNSPECIFIED:
@@ -46,7 +51,7 @@ def unpack(codec: stream_pb2.Codec, packed: bytes, size_bytes: int) -> bytes:
     return bodies
 
 
-def _unzstd(packed: bytes, size_bytes: int) -> bytes:
+def _unzstd(packed: Bytes, size_bytes: int) -> bytes:
     try:
         # The decompressor takes the memory that the frame asks for: so that is looked at first.
         promised = zstandard.frame_content_size(packed)
@@ -57,7 +62,7 @@ def _unzstd(packed: bytes, size_bytes: int) -> bytes:
         raise CorruptMessage(f"the bodies of a batch are no zstd: {error}") from None
 
 
-def _unlz4(packed: bytes, size_bytes: int) -> bytes:
+def _unlz4(packed: Bytes, size_bytes: int) -> bytes:
     unpacking = _lz4.LZ4FrameDecompressor()
     try:
         bodies = cast("bytes", unpacking.decompress(packed, max_length=size_bytes + 1))
@@ -68,7 +73,7 @@ def _unlz4(packed: bytes, size_bytes: int) -> bytes:
     return bodies
 
 
-_UNPACKING: dict[int, Callable[[bytes, int], bytes]] = {
+_UNPACKING: dict[int, Callable[[Bytes, int], bytes]] = {
     stream_pb2.CODEC_ZSTD: _unzstd,
     stream_pb2.CODEC_LZ4: _unlz4,
 }

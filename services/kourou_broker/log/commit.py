@@ -1,7 +1,7 @@
 """Group commit: what was sealed while the last group went to the medium goes there together."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal
@@ -62,7 +62,7 @@ class GroupCommit:
         self._unsynced: list[int] = []
         self._sync_timer: asyncio.TimerHandle | None = None
 
-    def add(self, base: int, offset: int, create_bytes: int, end: int, head: bytes, body: bytes) -> None:
+    def add(self, base: int, offset: int, create_bytes: int, end: int, frame: Iterable[bytes]) -> None:
         """Take one frame; `create_bytes` is not 0 if it is the first of a segment that is to be created."""
         waiting = self._waiting
         if waiting and waiting[-1].base == base:
@@ -71,7 +71,7 @@ class GroupCommit:
         else:
             batch = _Batch(base, offset, create_bytes, end)
             waiting.append(batch)
-        batch.buffers += (head, body)
+        batch.buffers += frame
         if not self._running:
             self.start()
 

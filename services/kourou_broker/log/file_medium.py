@@ -139,6 +139,10 @@ class FileMedium:
             os.posix_fadvise(file, offset + size_bytes, _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
             return _read_all(file, offset, size_bytes)
 
+    def view(self, base: int) -> mmap.mmap:
+        with self._path(base).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
     def read_now(self, base: int, offset: int, size_bytes: int) -> bytes | None:
         """From the page cache. Its files are not those of `read`, which may hold its lock while the disk works."""
         if size_bytes > _MAX_READ_NOW_BYTES:

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from struct import Struct
 from typing import NamedTuple
 
-from kourou_broker.log.checksum import extend, value
+from kourou_broker.log.checksum import extend, value, value_of_part
 from kourou_broker.log.section import SECTION_HEADER, SECTION_HEADER_BYTES, Section
 
 MAGIC = b"KRUf"
 FORMAT_VERSION = 1
 FLAG_VOID = 1  # the body is void; `durable` holds the crc that the next frame's chain names
 MAX_SECTIONS = 0xFFFF
+_APART_BYTES = 16 * 1024
+"""A payload so long is a piece of its own in a frame: it is written from where it is. Others are joined."""
 
 # magic, crc of all that follows it, version, flags, section count, total length, prev_crc, epoch, position, durable,
 # stored_ms
@@ -49,11 +52,13 @@ class Frame:
 
 
 class Sealed(NamedTuple):
-    """A frame ready to be written: its head, then its body."""
+    """A frame ready to be written: its head, then the pieces of its body."""
 
     crc: int
+    end: int
+    """The log position behind it."""
     head: bytes
-    body: bytes
+    body: list[bytes]
     section_positions: list[int]
 
 
@@ -61,20 +66,29 @@ def seal(
     sections: Sequence[Section], *, prev_crc: int, epoch: int, position: int, durable: int, stored_ms: int
 ) -> Sealed:
     """Lay out a frame at a log position."""
+    body: list[bytes] = []
     parts: list[bytes] = []
     positions: list[int] = []
     at = position + HEADER_BYTES
     for kind, type_, topic, queue, base, count, payload, _ in sections:
         length = len(payload)
-        parts += (SECTION_HEADER.pack(kind, type_, 0, topic, queue, base, count, length), payload)
+        parts.append(SECTION_HEADER.pack(kind, type_, 0, topic, queue, base, count, length))
+        if length < _APART_BYTES:
+            parts.append(payload)
+        else:
+            body += (b"".join(parts), payload)
+            parts = []
         positions.append(at)
         at += SECTION_HEADER_BYTES + length
-    body = b"".join(parts)
+    if parts:
+        body.append(b"".join(parts))
     summed = _SUMMED.pack(
         FORMAT_VERSION, 0, len(sections), at - position, prev_crc, epoch, position, durable, stored_ms
     )
-    crc = extend(value(summed), body)
-    return Sealed(crc, _UNSUMMED.pack(MAGIC, crc) + summed, body, positions)
+    crc = value(summed)
+    for piece in body:
+        crc = extend(crc, piece)
+    return Sealed(crc, at, _UNSUMMED.pack(MAGIC, crc) + summed, body, positions)
 
 
 def seal_void(total: int, *, chain: int, prev_crc: int, epoch: int, position: int, stored_ms: int) -> bytes:
@@ -97,10 +111,10 @@ def read_header(data: bytes, at: int) -> FrameHeader | None:
 
 def crc_matches(data: bytes, at: int, header: FrameHeader) -> bool:
     """Whether the frame at `at` is as it was sealed. The rule is the same in every format version."""
-    return value(data[at + UNSUMMED_BYTES : at + header.total]) == header.crc
+    return value_of_part(data, at + UNSUMMED_BYTES, at + header.total) == header.crc
 
 
-def read_sections(data: bytes, at: int, end: int, count: int, position: int) -> list[Section]:
+def read_sections(data: bytes | mmap, at: int, end: int, count: int, position: int) -> list[Section]:
     """So many sections between `at` and `end` of data; `position` is the log position of data's first byte.
 
     ValueError if they do not fill that range exactly.

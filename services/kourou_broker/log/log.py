@@ -203,7 +203,7 @@ class Log:
             durable=self._commit.synced,
             stored_ms=stored_ms,
         )
-        end = position + HEADER_BYTES + len(sealed.body)
+        end = sealed.end
         create_bytes = self._make_room(end - position, freeing)
         segment = self._segments[-1]
         self._chain = sealed.crc
@@ -213,7 +213,7 @@ class Log:
         segment.enter(end, stored_ms)
         self._cache.add(position + HEADER_BYTES, sealed.body)
         self._enter(sections, sealed.section_positions, stored_ms)
-        self._commit.add(segment.base, position - segment.base, create_bytes, end, sealed.head, sealed.body)
+        self._commit.add(segment.base, position - segment.base, create_bytes, end, (sealed.head, *sealed.body))
         return Appended(position, end, sealed.section_positions)
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """The narrow medium under the log: nothing above it knows files."""
 
 from collections.abc import Sequence
+from mmap import mmap
 from typing import NamedTuple, Protocol
 
 Bytes = bytes | memoryview
@@ -71,6 +72,11 @@ class Medium(Protocol):
 
     def read(self, base: int, offset: int, size_bytes: int) -> bytes:
         """As much of that range as lies within the segment, with what was written and not yet synced."""
+        ...
+
+    def view(self, base: int) -> bytes | mmap:
+        """The whole segment, mapped where that can be done. For helper processes: who looks at a page that cannot be
+        read is ended."""
         ...
 
     def read_now(self, base: int, offset: int, size_bytes: int) -> bytes | None:

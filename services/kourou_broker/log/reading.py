@@ -14,7 +14,7 @@ def segments(medium: Medium) -> list[tuple[SegmentFile, int | None]]:
 
 def scan_segment(medium: Medium, file: SegmentFile, following: int | None) -> SegmentScan:
     """To iterate over its frames. FileNotFoundError if it was dropped meanwhile."""
-    return SegmentScan(medium.read(file.base, 0, file.size_bytes), file.base, limit=following)
+    return SegmentScan(medium.view(file.base), file.base, limit=following)
 
 
 def scan_on(medium: Medium, file: SegmentFile, position: int) -> SegmentScan:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from mmap import mmap
 
-from kourou_broker.log.checksum import value
+from kourou_broker.log.checksum import PIECE_BYTES, value, value_of_part
 from kourou_broker.log.errors import NewerFormat
 from kourou_broker.log.frame import (
     FLAG_VOID,
@@ -18,6 +19,7 @@ from kourou_broker.log.frame import (
     read_header,
     read_sections,
 )
+from kourou_broker.log.options import MIB
 
 _NO_HEADER = bytes(HEADER_BYTES)
 
@@ -31,7 +33,7 @@ class SegmentScan:
     `damage` stays None where the rest of the segment is empty or the limit was reached.
     """
 
-    data: bytes
+    data: bytes | mmap
     base: int
     chain: int | None = None
     limit: int | None = None
@@ -56,7 +58,12 @@ class SegmentScan:
                 magic != MAGIC
                 or total < HEADER_BYTES
                 or end > len(data)
-                or crc_of(data[at + UNSUMMED_BYTES : end]) != crc
+                or (
+                    crc_of(data[at + UNSUMMED_BYTES : end])
+                    if total < PIECE_BYTES
+                    else value_of_part(data, at + UNSUMMED_BYTES, end)
+                )
+                != crc
             ):
                 self.damage = self._what_is_wrong(at)
                 return
@@ -100,9 +107,9 @@ def known_durable(header: FrameHeader) -> int:
     return 0 if header.flags & FLAG_VOID else header.durable
 
 
-def is_zero(data: bytes, at: int) -> bool:
+def is_zero(data: bytes | mmap, at: int) -> bool:
     """Whether there is nothing but zeros from `at` on."""
-    return data.count(0, at) == len(data) - at
+    return all(not data[begin : begin + MIB].strip(b"\0") for begin in range(at, len(data), MIB))
 
 
 def next_frame(data: bytes, base: int, at: int) -> tuple[int, FrameHeader] | None:

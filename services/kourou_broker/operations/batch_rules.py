@@ -8,12 +8,12 @@ from itertools import accumulate, pairwise
 
 from google.protobuf.message import DecodeError
 
-from kourou.codecs import MAX_UNPACKED_BYTES, unpack
+from kourou.codecs import MAX_UNPACKED_BYTES
 from kourou.errors import CorruptMessage
 from kourou.limits import MAX_BODY_BYTES
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.stream.v1 import stream_pb2
-from kourou_broker.log.batch import ID_DIGITS, Batch, pack
+from kourou_broker.log.batch import ID_DIGITS, Batch
 from kourou_broker.operations.message import (
     MAX_NAME_BYTES,
     MAX_PROPERTIES,
@@ -31,23 +31,19 @@ MAX_MESSAGES = 4096
 _UPPER_HEX = frozenset("0123456789ABCDEF")
 
 
-def read_headers(data: bytes) -> stream_pb2.BatchHeaders:
-    """Raises Refused."""
+def check_batch(batch: Batch) -> None:
+    """Raises Refused with the API's code for what is wrong with a batch."""
     try:
-        return stream_pb2.BatchHeaders.FromString(data)
+        headers = batch.headers
     except DecodeError:
         raise Refused(definition_pb2.BAD_REQUEST, "the headers are no kourou.stream.v1.BatchHeaders") from None
-
-
-def check_batch(headers: stream_pb2.BatchHeaders, bodies: bytes) -> None:
-    """Raises Refused with the API's code for what is wrong with a batch."""
     count = len(headers.body_bytes)
     if not count:
         raise Refused(definition_pb2.BAD_REQUEST, "the batch holds no message")
     if count > MAX_MESSAGES:
         raise Refused(definition_pb2.PAYLOAD_TOO_LARGE, f"{count} messages in one batch, at most {MAX_MESSAGES} may be")
     _check_ids(headers.first_message_id, count)
-    _check_bodies(headers, bodies)
+    _check_bodies(batch)
     if len(headers.born_host) > MAX_NAME_BYTES:
         raise Refused(definition_pb2.BAD_REQUEST, f"the born host is over {MAX_NAME_BYTES} long")
     if headers.tags or headers.tag_numbers:
@@ -75,21 +71,16 @@ def check_ordinary(headers: stream_pb2.BatchHeaders) -> None:
         )
 
 
-def messages_of(
-    topic: definition_pb2.Resource, type_: int, headers: stream_pb2.BatchHeaders, data: bytes, bodies: bytes
-) -> list[definition_pb2.Message]:
-    """The messages of a checked batch, one by one, as their sender would have sent them in apache.rocketmq.v2.
-
-    data: the headers as they came.
-    """
-    batch = Batch(pack(topic, data, bodies))
-    count = len(headers.body_bytes)
+def messages_of(batch: Batch) -> list[definition_pb2.Message]:
+    """The messages of a checked batch, one by one, as their sender would have sent them in apache.rocketmq.v2."""
+    headers = batch.headers
+    count = len(batch.body_bytes)
     if headers.delivery_ms:
         _check_length("delivery times", headers.delivery_ms, count)
     messages: list[definition_pb2.Message] = []
     for index in range(count):
         message = batch.message(index)
-        system = batch.properties(index, type_)
+        system = batch.properties(index, batch.type)
         if headers.HasField("message_group"):
             system.message_group = headers.message_group
         if headers.HasField("priority"):
@@ -113,8 +104,8 @@ def _check_ids(first: str, count: int) -> None:
         )
 
 
-def _check_bodies(headers: stream_pb2.BatchHeaders, bodies: bytes) -> None:
-    sizes = list(headers.body_bytes)  # each pass over protobuf's own takes four times as long
+def _check_bodies(batch: Batch) -> None:
+    sizes = batch.body_bytes
     if not min(sizes):
         raise Refused(definition_pb2.MESSAGE_BODY_EMPTY, "a message body is empty")
     if max(sizes) > MAX_BODY_BYTES:
@@ -129,7 +120,7 @@ def _check_bodies(headers: stream_pb2.BatchHeaders, bodies: bytes) -> None:
             f"the bodies have {total} bytes when unpacked, at most {MAX_UNPACKED_BYTES} may be in a batch",
         )
     try:
-        unpack(headers.codec, bodies, total)  # so that whoever cannot unpack it gets it unpacked
+        _ = batch.bodies  # so that whoever cannot unpack it gets it unpacked
     except CorruptMessage as problem:
         raise Refused(definition_pb2.BAD_REQUEST, str(problem)) from None
 

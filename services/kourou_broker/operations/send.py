@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
-from kourou_broker.log.batch import pack
-from kourou_broker.operations.batch_rules import MAX_MESSAGES, check_batch, check_ordinary, messages_of, read_headers
+from kourou_broker.log.batch import Batch
+from kourou_broker.operations.batch_rules import MAX_MESSAGES, check_batch, check_ordinary, messages_of
 from kourou_broker.operations.definitions import Definitions, can_write
 from kourou_broker.operations.gathered_places import GatheredPlaces
 from kourou_broker.operations.journal import Journal, OnStored
@@ -72,38 +72,36 @@ class Sending:
         else:
             self._store_new(self._recent, topic, messages, message_ids, now_ms, on_stored)
 
-    def send_batch(
-        self, resource: definition_pb2.Resource, type_: int, header_data: bytes, bodies: bytes, on_stored: OnStored
-    ) -> None:
+    def send_batch(self, batch: Batch, on_stored: OnStored) -> None:
         """The same for a batch of the stream door. Ordinary messages are stored as they came, and known again as a
         whole; others as if they had come one by one."""
-        topic = self._definitions.topic(resource)
-        headers = read_headers(header_data)
-        check_batch(headers, bodies)
-        if type_ not in self.by_type:
-            raise Refused(definition_pb2.BAD_REQUEST, f"unknown message type {type_}")
-        if type_ != topic.type:
+        topic = self._definitions.topic(batch.topic)
+        check_batch(batch)
+        if batch.type not in self.by_type:
+            raise Refused(definition_pb2.BAD_REQUEST, f"unknown message type {batch.type}")
+        if batch.type != topic.type:
             raise Refused(
                 definition_pb2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
-                f"the topic takes {type_name(topic.type)} messages, and this is a batch of {type_name(type_)} ones",
+                f"the topic takes {type_name(topic.type)} messages, and this is a batch of "
+                f"{type_name(batch.type)} ones",
             )
-        if type_ != definition_pb2.NORMAL:
-            self.send(messages_of(resource, type_, headers, header_data, bodies), on_stored)
+        if batch.type != definition_pb2.NORMAL:
+            self.send(messages_of(batch), on_stored)
             return
-        check_ordinary(headers)
+        check_ordinary(batch.headers)
         self._check_writable(topic)
 
         def store(on_stored: OnStored) -> None:
-            payload = pack(topic.name.resource(), header_data, bodies)
-            self._journal.store_batch(topic, payload, list(headers.body_bytes), on_stored)
+            self._journal.store_batch(topic, batch.payload, batch.body_bytes, on_stored)
 
         if self._recent is None:
             store(on_stored)
             return
-        now_ms, key = self._clock.now_ms(), batch_key(headers.first_message_id, len(headers.body_bytes))
+        now_ms, count = self._clock.now_ms(), len(batch.body_bytes)
+        key = batch_key(batch.headers.first_message_id, count)
         known = self._recent.find(topic.id, key, now_ms)
         if known is not None:
-            self._traffic.duplicate_sends += len(headers.body_bytes)
+            self._traffic.duplicate_sends += count
             known.tell(on_stored)
             return
         self._begin(self._recent, topic, [key], now_ms, on_stored, store)

@@ -4,15 +4,18 @@ import asyncio
 from functools import partial
 from time import perf_counter
 
+from google.protobuf.message import DecodeError
+
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.stream.v1 import stream_pb2, stream_rpc
+from kourou_broker.log.batch import Batch
 from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.journal import Stored
 from kourou_broker.operations.send import Sending
 from kourou_broker.operations.traffic import Traffic
 from kourou_broker.rpc.answers import Answers, answering
 from kourou_broker.rpc.sending import PRODUCER_GROUP_HEADER
-from kourou_service.door import OK, client_id, parse, refusal
+from kourou_service.door import OK, client_id, no_such, refusal
 from kourou_service.engine import Engine, StreamCall
 from kourou_service.metrics.calls import Meter
 from kourou_service.refusal import Refused
@@ -41,7 +44,7 @@ class PublishingDoor:
             answers.put(stream_pb2.PublishResponse(status=OK, window_bytes=self._window_bytes).SerializeToString())
             while (data := await call.receive()) is not None:
                 self._touch(call)
-                publishing.take(parse(stream_pb2.PublishRequest, data), len(data), call)
+                publishing.take(_read(data), call)
             await publishing.all_answered()
 
     def _touch(self, call: StreamCall) -> None:
@@ -62,9 +65,9 @@ class _Publishing:
         self._unanswered_bytes = 0
         self._idle = asyncio.Event()
 
-    def take(self, request: stream_pb2.PublishRequest, size: int, call: StreamCall) -> None:
+    def take(self, batch: Batch, call: StreamCall) -> None:
         started = perf_counter()
-        number = request.number
+        number, size = batch.number, len(batch.payload)
         if not number or number in self._unanswered:
             problem = Refused(definition_pb2.BAD_REQUEST, f"the request's number {number} is 0 or under way already")
             self._refuse(number, problem, started, call)
@@ -87,7 +90,7 @@ class _Publishing:
                     definition_pb2.TOO_MANY_REQUESTS,
                     f"over {self._window_bytes} bytes of requests wait for an answer: keep to the window",
                 )
-            self._sending.send_batch(request.topic, request.type, request.headers, request.bodies, stored)
+            self._sending.send_batch(batch, stored)
         except Exception as problem:
             self._answered(number)
             self._refuse(number, problem, started, call)
@@ -108,6 +111,16 @@ class _Publishing:
         self._traffic.refused_sends[response.status.code] += 1
         self._answers.put(response.SerializeToString())
         self._meter.done(started, response.status.code)
+
+
+def _read(data: bytes) -> Batch:
+    """Raises AbortCall when the bytes are no PublishRequest."""
+    try:
+        batch = Batch(data)
+        _ = batch.topic
+    except DecodeError:
+        raise no_such(stream_pb2.PublishRequest) from None
+    return batch
 
 
 def _response(number: int, where: Stored) -> bytes:

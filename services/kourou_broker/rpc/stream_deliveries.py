@@ -70,7 +70,7 @@ def _batch(delivery: Delivery, run: Run) -> Part:
         headers=section.batch.raw_headers,
         indexes=() if run.whole else range(run.first, run.first + len(run)),
     )
-    return Part(made, section.batch.bodies_view)
+    return Part(made, section.batch.raw_bodies)
 
 
 def lease_of(queue: int, lease: Lease) -> stream_pb2.Lease:

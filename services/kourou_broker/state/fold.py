@@ -1,7 +1,7 @@
 """The fold over a medium's sealed segments: how the state is found at a start, and how a snapshot is made."""
 
 from kourou_broker.log.medium import Medium
-from kourou_broker.log.scan import SegmentScan
+from kourou_broker.log.reading import scan_segment
 from kourou_broker.state import snapshot
 from kourou_broker.state.snapshot import DamagedSnapshot
 from kourou_broker.state.state import State
@@ -50,7 +50,7 @@ def snapshot_at(medium: Medium, position: int) -> bytes:
             break
         if following is not None and following <= at:
             continue
-        scan = SegmentScan(medium.read(file.base, 0, file.size_bytes), file.base, None, following)
+        scan = scan_segment(medium, file, following)
         for frame in scan.frames():
             if frame.position >= at and frame.end <= position:
                 for section in frame.sections:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message as ProtobufMessage
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.kourou.stream.v1 import stream_pb2, stream_rpc
 from kourou.protocol.method import BidiMethod
-from kourou_broker.log.batch import Batch, pack
+from kourou_broker.log.batch import Batch
 from tests.unit.broker.alone import Broker, resource
 
 PREFIX = "01C0FFEE000000000000000000"
@@ -26,8 +26,14 @@ def headers(*bodies: bytes, **fields: Any) -> stream_pb2.BatchHeaders:
 
 
 def ids(made: stream_pb2.BatchHeaders) -> list[str]:
-    batch = Batch(pack(resource("orders"), made.SerializeToString(), b""))
+    batch = as_stored(made.SerializeToString())
     return [batch.message_id(index) for index in range(len(made.body_bytes))]
+
+
+def as_stored(made: bytes, bodies: bytes = b"") -> Batch:
+    """As a broker has it."""
+    request = stream_pb2.PublishRequest(topic=resource("orders"), headers=made, bodies=bodies)
+    return Batch(request.SerializeToString())
 
 
 class _Stream:
@@ -168,7 +174,7 @@ def bodies(*deliveries: stream_pb2.Delivery) -> list[bytes]:
         if delivery.messages:
             found += [definition_pb2.Message.FromString(each).body for each in delivery.messages]
         else:
-            batch = Batch(pack(resource("orders"), delivery.headers, delivery.bodies))
+            batch = as_stored(delivery.headers, delivery.bodies)
             count = len(batch.headers.body_bytes)
             found += [batch.message(index).body for index in delivery.indexes or range(count)]
     return found

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2
 from kourou.protocol.google.protobuf.duration_pb2 import Duration
 from kourou.protocol.kourou.stream.v1 import stream_pb2
-from kourou_broker.log.batch import Batch, pack
 from tests.simulation.time import simulate
 from tests.unit.broker.alone import Broker, attempt, handle, message
-from tests.unit.broker.streams import PREFIX, Consumer, Publisher, headers, offsets, settlement
+from tests.unit.broker.streams import PREFIX, Consumer, Publisher, as_stored, headers, offsets, settlement
 
 Code = definition_pb2.Code
 INVISIBLE_S = 5.0
@@ -149,7 +148,7 @@ def _got(received: definition_pb2.Message, offset: int, attempt: int) -> Got:
 def _messages(delivery: stream_pb2.Delivery) -> list[definition_pb2.Message]:
     if delivery.messages:
         return [definition_pb2.Message.FromString(each) for each in delivery.messages]
-    batch = Batch(pack(definition_pb2.Resource(name="orders"), delivery.headers, delivery.bodies))
+    batch = as_stored(delivery.headers, delivery.bodies)
     found: list[definition_pb2.Message] = []
     for index in delivery.indexes or range(len(batch.headers.body_bytes)):
         made = batch.message(index)

@@ -26,7 +26,7 @@ def _segment() -> tuple[bytes, list[bytes]]:
     for number in range(8):
         section = messages(0, number, 1, bytes([number]) * 50) if number % 2 else record(bytes([number]) * 70)
         frame = seal([section], prev_crc=chain, epoch=0, position=len(data), durable=0, stored_ms=number)
-        data, chain = data + frame.head + frame.body, frame.crc
+        data, chain = b"".join((data, frame.head, *frame.body)), frame.crc
         payloads.append(section.payload)
     return data.ljust(SIZE + 40, b"\x00"), payloads
 

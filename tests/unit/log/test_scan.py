@@ -10,7 +10,7 @@ def _frame(payload: bytes, position: int, prev_crc: int) -> Sealed:
 
 
 def _bytes(frame: Sealed) -> bytes:
-    return frame.head + frame.body
+    return b"".join((frame.head, *frame.body))
 
 
 def test_a_frame_of_another_history_is_not_taken_though_its_checksum_and_position_fit() -> None:
