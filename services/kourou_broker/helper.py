@@ -1,4 +1,7 @@
-"""A helper process for what reads a lot: it shares only files with the broker, and ends when the broker does."""
+"""A helper process for what reads a lot: it shares only files with the broker, and ends when the broker does.
+
+This module imports nothing large: it is all that a helper runs before it knows whether it works in the background.
+"""
 
 import asyncio
 import multiprocessing
@@ -8,14 +11,8 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TypeVar, TypeVarTuple
-
-from kourou_broker.log.file_medium import FileMedium
-from kourou_broker.log.repair import scrub
-from kourou_broker.state import fold
-from kourou_broker.state.indexing import index_segment
 
 A = TypeVarTuple("A")
 T = TypeVar("T")
@@ -24,13 +21,12 @@ T = TypeVar("T")
 class Helper:
     """Started with the first job; does one at a time.
 
-    niceness: of 0 to 19; at 19 it gets only the time that nobody else wants. idle_s: it ends when it had nothing to do
-    for so long, and starts again with the next job; None: it stays.
+    in_background: it gets only the time that nobody else wants. idle_s: it ends when it had nothing to do for so long,
+    and starts again with the next job; None: it stays.
     """
 
-    def __init__(self, folder: Path, *, niceness: int = 0, idle_s: float | None = None) -> None:
-        self._folder = folder
-        self._niceness = niceness
+    def __init__(self, *, in_background: bool = False, idle_s: float | None = None) -> None:
+        self._in_background = in_background
         self._idle_s = idle_s
         self._jobs = 0
         self._pool: ProcessPoolExecutor | None = None
@@ -52,22 +48,10 @@ class Helper:
             self._jobs -= 1
             self._wait_for_more()
 
-    async def fold_to(self, position: int) -> bytes:
-        """The snapshot of a log position."""
-        return await self.run(_fold_to, self._folder, position)
-
-    async def scrub(self, base: int) -> str | None:
-        """What is wrong with the sealed segment at that base."""
-        return await self.run(_scrub, self._folder, base)
-
-    async def index(self, base: int) -> None:
-        """Builds what is missing of the indexes of the sealed segment at that base."""
-        await self.run(_index, self._folder, base)
-
     def _submit(self, job: Callable[[*A], T], *args: *A) -> Future[T]:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._niceness,))
+            self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._in_background,))
         with _interrupts_blocked():
             return self._pool.submit(job, *args)
 
@@ -98,21 +82,6 @@ class Helper:
 def _nothing() -> None: ...
 
 
-def _fold_to(folder: Path, position: int) -> bytes:
-    with closing(FileMedium(folder, read_only=True)) as medium:
-        return fold.snapshot_at(medium, position)
-
-
-def _scrub(folder: Path, base: int) -> str | None:
-    with closing(FileMedium(folder, read_only=True)) as medium:
-        return scrub(medium, base)
-
-
-def _index(folder: Path, base: int) -> None:
-    with closing(FileMedium(folder, read_only=True)) as medium:
-        index_segment(medium, base)
-
-
 @contextmanager
 def _interrupts_blocked() -> Generator[None]:
     """A process started meanwhile never hears of Ctrl-C, which is for the broker: it ends its helper itself."""
@@ -123,8 +92,12 @@ def _interrupts_blocked() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(niceness: int) -> None:
-    os.nice(niceness)
+def _begin(in_background: bool) -> None:
+    if in_background and hasattr(os, "SCHED_IDLE"):
+        # Even the nicest of ordinary processes makes one that wakes wait for milliseconds when they share a core.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    elif in_background:
+        os.nice(19)
     _end_with_parent()
 
 

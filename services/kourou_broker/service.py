@@ -14,6 +14,7 @@ from kourou.protocol.kourou.broker.v1 import broker_rpc
 from kourou.protocol.kourou.stream.v1 import stream_rpc
 from kourou.resolver import Resolver
 from kourou.transport import GrpcTransport, Transport
+from kourou_broker import upkeep
 from kourou_broker.core import BrokerCore, Surroundings
 from kourou_broker.forwarding import Forwarder
 from kourou_broker.helper import Helper
@@ -58,10 +59,8 @@ from kourou_service.tls.certificates import Certificates
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
 _SERVICES = (service_rpc.SERVICE, stream_rpc.SERVICE, broker_rpc.SERVICE)
-_INDEXER_NICENESS = 10
-"""Nobody waits for indexes, and questions must not wait behind them: they are built in a process of their own."""
-_INDEXER_IDLE_S = 60.0
-"""It keeps the memory that a segment took."""
+_UPKEEP_IDLE_S = 60.0
+"""Nobody waits for indexes and snapshots, and questions must not wait behind them: they have a process of their own."""
 LOG_FAILED = 74
 """Exit code after a write or sync that failed (EX_IOERR): what is on the disk then only a restart can tell."""
 
@@ -104,13 +103,13 @@ class Broker:
         following.install(self._engine)
         medium = FileMedium(settings.data)
         stack.callback(medium.close)
-        helper = Helper(settings.data)
-        stack.callback(helper.close)
-        indexer = Helper(settings.data, niceness=_INDEXER_NICENESS, idle_s=_INDEXER_IDLE_S)
-        stack.callback(indexer.close)
+        searcher = Helper()
+        stack.callback(searcher.close)
+        upkeeper = Helper(in_background=True, idle_s=_UPKEEP_IDLE_S)
+        stack.callback(upkeeper.close)
         if len(medium.segments()) > 1:
-            helper.start()  # it gets ready while the log is recovered, so that the first question need not wait for it
-        core = BrokerCore(settings, self._surroundings(medium, helper, indexer))
+            searcher.start()  # it gets ready while the log is recovered: the first question need not wait for it
+        core = BrokerCore(settings, self._surroundings(medium, searcher, upkeeper))
         stack.push_async_callback(core.close)
         stack.push_async_callback(self._transport.close)
         stack.push_async_callback(self._engine.stop, settings.stop_grace_s)
@@ -157,7 +156,8 @@ class Broker:
         serves = self._health is not None and self._health.serves(service_rpc.SERVICE)
         return None if serves else "the broker is stopping"
 
-    def _surroundings(self, medium: FileMedium, helper: Helper, indexer: Helper) -> Surroundings:
+    def _surroundings(self, medium: FileMedium, searcher: Helper, upkeeper: Helper) -> Surroundings:
+        data = self._settings.data
         workers = [ThreadWorker(name) for name in ("log-commit", "log-read", "log-background")]
         for worker in workers:
             self._stack.callback(worker.close)
@@ -167,11 +167,11 @@ class Broker:
             committer=workers[0],
             reader=workers[1],
             background=workers[2],
-            lookup=Lookup(self._settings.data, helper.run),
-            histories=Histories(self._settings.data, helper.run),
-            fold_to=helper.fold_to,
-            scrub=helper.scrub,
-            index=indexer.index,
+            lookup=Lookup(data, searcher.run),
+            histories=Histories(data, searcher.run),
+            fold_to=lambda position: upkeeper.run(upkeep.fold_to, data, position),
+            scrub=lambda base: upkeeper.run(upkeep.scrub, data, base),
+            index=lambda base: upkeeper.run(upkeep.index, data, base),
             incarnation=secrets.randbits(64),
             fatal=_stop_at_once,
         )

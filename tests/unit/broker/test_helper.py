@@ -25,10 +25,10 @@ def _is_gone(pid: int) -> bool:
 
 
 async def test_it_ends_when_it_has_nothing_to_do_and_comes_back(tmp_path: Path) -> None:
-    helper = Helper(tmp_path, niceness=5, idle_s=0.2)
+    helper = Helper(in_background=True, idle_s=0.2)
     try:
         first = await helper.run(os.getpid)
-        assert os.getpriority(os.PRIO_PROCESS, first) == os.getpriority(os.PRIO_PROCESS, 0) + 5
+        assert os.sched_getscheduler(first) == os.SCHED_IDLE
         await _until(lambda: _is_gone(first))
         assert not _is_gone(await helper.run(os.getpid))
     finally:
@@ -36,7 +36,7 @@ async def test_it_ends_when_it_has_nothing_to_do_and_comes_back(tmp_path: Path) 
 
 
 async def test_it_is_not_ended_in_the_middle_of_its_work(tmp_path: Path) -> None:
-    helper = Helper(tmp_path, idle_s=0.05)
+    helper = Helper(idle_s=0.05)
     try:
         long = asyncio.create_task(helper.run(os.system, "sleep 1; exit 3"))
         assert await asyncio.gather(*(helper.run(abs, -number) for number in range(5))) == [0, 1, 2, 3, 4]
@@ -46,7 +46,7 @@ async def test_it_is_not_ended_in_the_middle_of_its_work(tmp_path: Path) -> None
 
 
 async def test_without_a_limit_it_stays_and_outlives_a_job_that_kills_it(tmp_path: Path) -> None:
-    helper = Helper(tmp_path)
+    helper = Helper()
     try:
         first = await helper.run(os.getpid)
         with pytest.raises(Exception, match="terminated abruptly"):
