@@ -110,7 +110,7 @@ def resource(name: str) -> definition_pb2.Resource:
 class Producer:
     def __init__(self, world: World, name: str) -> None:
         self._world = world
-        self._headers = {"x-mq-client-id": name}
+        self._headers = {"x-mq-client-id": name, STORED_HEADER: ""}
         self._sent: deque[tuple[int, list[Sent]]] = deque(maxlen=8)
         """When (ms), and what: whether it is known or not what came of it."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.kourou.log.v1 import record_pb2
+from kourou_broker.rpc.sending import STORED_HEADER
 from tests.simulation.broker_clients import TAGS, Code, Consumer, World, check_status, resource
 from tests.simulation.direct import BrokerDown, DirectCall
 from tests.simulation.ledger import GroupView, Place, Sent
@@ -115,7 +116,7 @@ class TypedProducer:
 
     def __init__(self, world: TypedWorld, name: str) -> None:
         self._world = world
-        self._headers = {"x-mq-client-id": name}
+        self._headers = {"x-mq-client-id": name, STORED_HEADER: ""}
         self._stream: DirectCall | None = None
         self._answered = 0
 
@@ -168,7 +169,7 @@ class TypedProducer:
             await self._held(messages, answer)
         else:
             offsets = [entry.offset for entry in answer.entries]
-            queue = int(str(reply.trailing["x-kourou-stored"]).split(".")[0])
+            queue = int(str(reply.trailing[STORED_HEADER]).split(".")[0])
             ledger.stored(list(messages), offsets, queue, ends)
 
     def _requested(self, messages: Sequence[Sent]) -> list[definition_pb2.Message]:

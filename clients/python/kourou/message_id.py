@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from kourou.errors import InvalidArgument
 
 STORED_KEY = "x-kourou-stored"
-"""Trailing metadata of SendMessage: "queue.position.index" of the first message, in decimal; the others follow it, or
-each has its own, separated by commas, if they do not lie together."""
+"""Trailing metadata of SendMessage, for requests that have it, too: "queue.position.index" of the first message, in
+decimal; the others follow it, or each has its own, separated by commas, if they do not lie together."""
 
 _VERSION = "01"
 _EPOCH_S = 1_609_459_200  # 2021-01-01T00:00:00Z

@@ -19,6 +19,7 @@ from kourou.lane import Lane
 from kourou.lanes import Lanes
 from kourou.memory import Memory
 from kourou.message import Message, MessageType
+from kourou.message_id import STORED_KEY
 from kourou.names import topic_fault
 from kourou.outbox import EitherOutbox
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2 as v2
@@ -70,7 +71,9 @@ class AsyncProducer:
             raise InvalidArgument(f"the compression is {compression!r}, not one of {', '.join(CODEC_OF)} or None")
         if max_waiting_bytes < 1:
             raise InvalidArgument("max_waiting_bytes is at least 1")
-        headers = [(PRODUCER_GROUP_HEADER, group)] if group else []
+        headers = [(STORED_KEY, "")]
+        if group:
+            headers.append((PRODUCER_GROUP_HEADER, group))
         self._client = Client(namesrv, self._settings, group=group, options=options, headers=headers)
         wire = self._client.wire
         outbox = EitherOutbox(self._client.doors, StreamOutbox(wire, compression), RocketmqOutbox(wire))

@@ -25,6 +25,7 @@ from kourou_service.refusal import Refused
 _MAX_FRAME_BYTES = 8 * 1024 * 1024
 _MAX_SECTIONS = 32_768
 """What a frame takes before it is sealed within the turn."""
+_NOTE_WAITS_S = 0.001
 _CARRIES = frozenset((Kind.CARRY, Kind.HELD_CARRIED))
 
 
@@ -124,6 +125,7 @@ class Journal:
         self._max_frame_bytes = min(_MAX_FRAME_BYTES, self._max_call_bytes)
         self._loop = asyncio.get_running_loop()
         self._sealing = False
+        self._sealing_later: asyncio.TimerHandle | None = None
         self._sections: list[Section] = []
         self._freeing = False
         self._gathered: dict[tuple[int, int, int], _Gathered] = {}
@@ -176,11 +178,14 @@ class Journal:
         of it.
         """
         self._freeing |= freeing
-        for section in sections:
-            self._record(section)
-        if len(self._sections) >= _MAX_SECTIONS:
-            self._seal()
+        self._record_all(sections)
         self._seal_soon()
+
+    def note(self, *sections: Section) -> None:
+        """The same for what nobody waits for: it is written with what comes next, or by itself a moment later."""
+        self._record_all(sections)
+        if self._sealing_later is None:
+            self._sealing_later = self._loop.call_later(_NOTE_WAITS_S, self._seal_soon)
 
     def carry(self, section: Section) -> None:
         """Records a CARRY or HELD_CARRIED section, with effect at the end of the turn: it has no position before."""
@@ -315,6 +320,12 @@ class Journal:
         self._rotation[topic.id] = turn
         return topic.queues[turn % len(topic.queues)]
 
+    def _record_all(self, sections: Sequence[Section]) -> None:
+        for section in sections:
+            self._record(section)
+        if len(self._sections) >= _MAX_SECTIONS:
+            self._seal()
+
     def _record(self, section: Section) -> None:
         self._state.apply(section, 0)
         self._sections.append(section)
@@ -327,6 +338,9 @@ class Journal:
     def _seal(self) -> None:
         """Ends the turn: everything gathered goes into one frame."""
         self._sealing = False
+        if self._sealing_later is not None:
+            self._sealing_later.cancel()
+            self._sealing_later = None
         stored = self._emit_messages()
         held = self._add_held()
         self._emit_acks()

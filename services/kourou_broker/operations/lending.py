@@ -83,7 +83,7 @@ class Lending:
 
     def grant(self, queue: Queue, lease: Lease, messages: Sequence[StoredMessage], high: int) -> Delivery:
         """Records the lease; not waited for, since a lease lost in a crash is only an attempt not counted."""
-        self._context.journal.emit(records.lease(self._group.id, self._topic.id, queue.id, high, lease))
+        self._context.journal.note(records.lease(self._group.id, self._topic.id, queue.id, high, lease))
         return self._granted(queue, lease, messages)
 
     def settled(self, queue: int, offsets: Sequence[int]) -> None:

@@ -190,5 +190,5 @@ class LendingInOrder(Lending):
         key = (self._group.id, self._topic.id, queue.id)
         # One frame has both: of two, the second may be lost, and with it messages. The first leaves high where it is.
         lent = (records.lease(*key, start, lease),) if free else ()
-        self._context.journal.emit(*lent, records.lease(*key, high, records.holding_back(waiting)))
+        self._context.journal.note(*lent, records.lease(*key, high, records.holding_back(waiting)))
         batch.add(self._granted(queue, lease, free))

@@ -35,6 +35,7 @@ async def test_what_meets_in_a_turn_is_one_frame_with_a_section_a_queue() -> Non
     await broker.send_ids("1", "2", "3")
     await broker.send_ids("4", "5", "6")
     received = await broker.receive()
+    await broker.core.journal.durable()  # the leases, too
     frames = Frames(broker)
     answers = await asyncio.gather(
         *(broker.send(message(id_=str(number))) for number in range(20)),
@@ -44,6 +45,19 @@ async def test_what_meets_in_a_turn_is_one_frame_with_a_section_a_queue() -> Non
     assert len(answers) == 31
     (kinds,) = [kinds for kinds in frames.kinds if kinds]
     assert sorted(kinds) == sorted([Kind.MESSAGES] * 2 + [Kind.ACK] * 2)
+
+
+@simulated
+async def test_a_lease_is_written_with_what_comes_next_or_soon() -> None:
+    broker = await Broker.started()
+    await broker.send_ids("1", "2")
+    frames = Frames(broker)
+    (first,) = await broker.receive(batch_size=1)
+    await broker.ack(first)
+    assert [kinds for kinds in frames.kinds if kinds] == [[Kind.LEASE, Kind.ACK]]
+    await broker.receive(batch_size=1)
+    await asyncio.sleep(0.1)
+    assert [kinds for kinds in frames.kinds if kinds] == [[Kind.LEASE, Kind.ACK], [Kind.LEASE]]
 
 
 @simulated

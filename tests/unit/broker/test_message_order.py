@@ -469,6 +469,7 @@ async def test_what_is_lent_and_what_is_held_back_is_recorded_at_once(monkeypatc
 
     monkeypatch.setattr(broker.core.log, "append", observed)
     await broker.receive()
+    await broker.core.journal.durable()
     [leases] = [frame for frame in frames if any(section.kind == Kind.LEASE for section in frame)]
     read = [records.read_lease(section) for section in leases if section.kind == Kind.LEASE]
     assert [(list(lease.offsets), lease.attempt, lease.holds_back, high) for _group, high, lease in read] == [

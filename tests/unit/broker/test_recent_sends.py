@@ -25,7 +25,9 @@ Code = definition_pb2.Code
 
 async def send(broker: Broker, *sent: str, topic: str = "orders") -> Reply[service_pb2.SendMessageResponse]:
     request = service_pb2.SendMessageRequest(messages=[message(id_.encode(), id_, topic) for id_ in sent])
-    return await broker.doors.reply(service_rpc.SEND_MESSAGE, request, {"x-mq-client-id": "producer"})
+    return await broker.doors.reply(
+        service_rpc.SEND_MESSAGE, request, {"x-mq-client-id": "producer", STORED_HEADER: ""}
+    )
 
 
 def places(reply: Reply[service_pb2.SendMessageResponse]) -> list[tuple[int, str]]:

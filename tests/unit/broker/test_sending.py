@@ -2,7 +2,8 @@
 
 import pytest
 
-from kourou.protocol.apache.rocketmq.v2 import definition_pb2
+from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
+from kourou_broker.rpc.sending import STORED_HEADER
 from tests.unit.broker.alone import Broker, message, simulated
 
 
@@ -22,3 +23,14 @@ def test_each_message_has_its_own_id_and_offset(count: int) -> None:
             assert {entry.status.code for entry in answer.entries} == {definition_pb2.OK}
 
     twice()
+
+
+@simulated
+async def test_where_messages_were_put_is_told_to_those_who_ask() -> None:
+    broker = await Broker.started()
+    request = service_pb2.SendMessageRequest(messages=[message()])
+    plain = await broker.doors.reply(service_rpc.SEND_MESSAGE, request, {"x-mq-client-id": "producer"})
+    assert not plain.trailing
+    asking = {"x-mq-client-id": "other", STORED_HEADER: ""}
+    told = await broker.doors.reply(service_rpc.SEND_MESSAGE, request, asking)
+    assert STORED_HEADER in told.trailing
