@@ -25,10 +25,10 @@ Call = BidiCall[stream_pb2.PublishRequest, stream_pb2.PublishResponse]
 class _Asked:
     """A request on its way to its answer."""
 
-    def __init__(self, request: stream_pb2.PublishRequest) -> None:
+    def __init__(self, request: stream_pb2.PublishRequest, size_bytes: int) -> None:
         self.request: stream_pb2.PublishRequest | None = request
         """None: it was written."""
-        self.size_bytes = len(request.headers) + len(request.bodies) + _OVERHEAD_BYTES
+        self.size_bytes = size_bytes + _OVERHEAD_BYTES
         self.answer: asyncio.Future[stream_pb2.PublishResponse] = asyncio.get_running_loop().create_future()
 
 
@@ -41,10 +41,14 @@ class PublishStream:
         self._opening: asyncio.Task[_Open] | None = None
         self._streams: set[_Open] = set()
 
-    async def ask(self, request: stream_pb2.PublishRequest, timeout_s: float) -> stream_pb2.PublishResponse:
+    async def ask(
+        self, request: stream_pb2.PublishRequest, size_bytes: int, timeout_s: float
+    ) -> stream_pb2.PublishResponse:
         """The answer, its status checked; gives the request its number. Raises NoSuchDoor, what the broker answers,
-        ConnectionFailed when it never left, TimeoutExceeded when there is no answer."""
-        asked = _Asked(request)
+        ConnectionFailed when it never left, TimeoutExceeded when there is no answer.
+
+        size_bytes: of headers and bodies, which to ask the request for would copy them."""
+        asked = _Asked(request, size_bytes)
         try:
             async with asyncio.timeout(timeout_s):
                 stream = await self._opened()

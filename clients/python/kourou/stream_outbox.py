@@ -37,7 +37,8 @@ class StreamOutbox:
         if stream is None:
             stream = self._streams[queue.address] = PublishStream(self._wire, queue.address)
         encoded = frame.encoded(self._compression)
-        if len(encoded.headers) + len(encoded.bodies) > _MAX_REQUEST_BYTES:
+        size_bytes = len(encoded.headers) + len(encoded.bodies)
+        if size_bytes > _MAX_REQUEST_BYTES:
             # gRPC would end the whole stream, with what others have under way.
             text = f"keys and properties of {len(encoded.headers)} bytes do not fit into a request"
             raise MessageTooLarge(v2.MESSAGE_PROPERTIES_TOO_LARGE, text)
@@ -47,7 +48,7 @@ class StreamOutbox:
             headers=encoded.headers,
             bodies=encoded.bodies,
         )
-        answer = await stream.ask(request, timeout_s)
+        answer = await stream.ask(request, size_bytes, timeout_s)
         return Stored(frame.first_id, len(frame.messages), queue, answer)
 
     async def close(self) -> None:
