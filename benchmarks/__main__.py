@@ -55,7 +55,6 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Figure]]] = {
 }
 _ON_DEMAND = frozenset(("explain",))
 """Needs 12 GB of disk."""
-_NO_DISKS = ("tmpfs", "ramfs")
 
 
 def main(
@@ -75,8 +74,10 @@ def main(
     if unknown := [name for name in chosen if name not in BENCHMARKS]:
         raise typer.BadParameter(f"no benchmark {unknown[0]!r}: there are {', '.join(BENCHMARKS)}")
     data.mkdir(parents=True, exist_ok=True)
-    if disk.filesystem(data) in _NO_DISKS:
-        raise typer.BadParameter(f"{data} is in memory, not on a disk: choose another folder with --data")
+    try:
+        disk.require(data)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 120)
     if SERVER_CORE == LOAD_CORE:
         console.print("There is one core only: the load takes from the servers, and no figure means much.", style="red")

@@ -55,6 +55,12 @@ def forget_cached(folder: Path) -> None:
                 os.close(file)
 
 
+def require(folder: Path) -> None:
+    """Raises ValueError when the folder is in memory."""
+    if filesystem(folder) in ("tmpfs", "ramfs"):
+        raise ValueError(f"{folder} is in memory, not on a disk: choose another folder with --data")
+
+
 def filesystem(folder: Path) -> str:
     """The kind of filesystem the folder is on, such as ext4."""
     best, kind = "", "unknown"

@@ -29,7 +29,6 @@ from benchmarks.rivals.system import NotInstalled
 from benchmarks.rivals.systems import PARTICIPANTS, choose, in_turn
 from benchmarks.rivals.turn import Plan, run_turn
 
-_NO_DISKS = ("tmpfs", "ramfs")
 _LOAD_PROGRAM = "the compiled load program"
 _OWN_PYTHON = ("kourou",)
 """Needs nothing that this checkout does not have."""
@@ -84,11 +83,10 @@ def main(
     try:
         chosen = choose(names or [])
         body_sizes = parse_sizes(sizes)
+        data.mkdir(parents=True, exist_ok=True)
+        disk.require(data)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    data.mkdir(parents=True, exist_ok=True)
-    if disk.filesystem(data) in _NO_DISKS:
-        raise typer.BadParameter(f"{data} is in memory, not on a disk: choose another folder with --data")
     # Ended from outside, too, it leaves no server behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = datetime.now(UTC)

@@ -12,12 +12,12 @@ from kourou_broker.operations.filters import compile_filter
 from kourou_broker.operations.receipt import LeaseName
 from kourou_broker.rpc.answers import answering
 from kourou_broker.rpc.consume_stream import Consumer, ConsumeStream
+from kourou_broker.rpc.receiving import asked_invisible_ms
 from kourou_broker.rpc.stream_settling import StreamSettling
 from kourou_service.door import client_id, parse, status
 from kourou_service.engine import Engine, StreamCall
 from kourou_service.metrics.calls import Meter
 from kourou_service.refusal import Refused
-from kourou_service.wire_times import milliseconds
 
 
 class ConsumingDoor:
@@ -88,11 +88,7 @@ class ConsumingDoor:
         client = self._clients.touch(client_id(call), call)
         topic = self._definitions.readable_topic(asked.topic)
         wanted = compile_filter(asked.filter)
-        invisible_ms = self._deliveries.invisible_ms(
-            milliseconds(asked.invisible_duration, definition_pb2.ILLEGAL_INVISIBLE_TIME)
-            if asked.HasField("invisible_duration")
-            else None
-        )
+        invisible_ms = self._deliveries.invisible_ms(asked_invisible_ms(asked))
         group = self._definitions.group_reading(topic, asked.group)
         if group.lite_topic is not None or topic.lite is not None:
             raise Refused(definition_pb2.NOT_IMPLEMENTED, "lite topics are read through apache.rocketmq.v2")

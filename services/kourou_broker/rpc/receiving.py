@@ -2,6 +2,7 @@
 
 from kourou.protocol.apache.rocketmq.v2 import definition_pb2, service_pb2, service_rpc
 from kourou.protocol.google.protobuf import duration_pb2, timestamp_pb2
+from kourou.protocol.kourou.stream.v1 import stream_pb2
 from kourou_broker.operations.clients import Client, Clients
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries
@@ -55,11 +56,7 @@ class ReceivingDoor:
         client = self._clients.touch(client_id(call), call)
         topic = self._definitions.readable_topic(request.message_queue.topic)
         queues = (queue_of(topic, request.message_queue.id).id,) if request.message_queue.id >= 0 else None
-        invisible_ms = self._deliveries.invisible_ms(
-            milliseconds(request.invisible_duration, definition_pb2.ILLEGAL_INVISIBLE_TIME)
-            if request.HasField("invisible_duration")
-            else None
-        )
+        invisible_ms = self._deliveries.invisible_ms(asked_invisible_ms(request))
         poll = Poll(
             client.id,
             compile_filter(request.filter_expression),
@@ -111,6 +108,15 @@ class ReceivingDoor:
         await call.send_last(service_pb2.PullMessageResponse(next_offset=pulled.next_offset).SerializeToString())
         code = definition_pb2.OK if pulled.messages else definition_pb2.MESSAGE_NOT_FOUND
         return Ended(code, pulled.waited)
+
+
+def asked_invisible_ms(
+    request: service_pb2.ReceiveMessageRequest | service_pb2.ChangeInvisibleDurationRequest | stream_pb2.Open,
+) -> int | None:
+    """None if it leaves that to the broker. Raises Refused."""
+    if not request.HasField("invisible_duration"):
+        return None
+    return milliseconds(request.invisible_duration, definition_pb2.ILLEGAL_INVISIBLE_TIME)
 
 
 def consumer_type(client: Client, group: Group, auto_renew: bool) -> int:

@@ -9,11 +9,11 @@ from kourou_broker.operations.clients import Clients
 from kourou_broker.operations.definitions import Definitions
 from kourou_broker.operations.delivery import Deliveries
 from kourou_broker.operations.journal import Journal
+from kourou_broker.rpc.receiving import asked_invisible_ms
 from kourou_service.door import OK, client_id, parse, refusal, serve_unary, status
 from kourou_service.engine import AbortCall, Call, Engine, UnaryCall
 from kourou_service.metrics.calls import Meter
 from kourou_service.refusal import Refused
-from kourou_service.wire_times import milliseconds
 
 MAX_ACKS = 4096
 
@@ -79,13 +79,8 @@ class SettlingDoor:
         self._clients.touch(client_id(call), call)
         group = self._definitions.group(request.group)
         topic = self._definitions.topic(request.topic)
-        asked_ms = (
-            milliseconds(request.invisible_duration, definition_pb2.ILLEGAL_INVISIBLE_TIME)
-            if request.HasField("invisible_duration")
-            else None
-        )
         handle, _ms = self._deliveries.change_invisible(
-            group, topic, request.receipt_handle, asked_ms, suspend=request.suspend
+            group, topic, request.receipt_handle, asked_invisible_ms(request), suspend=request.suspend
         )
         return service_pb2.ChangeInvisibleDurationResponse(status=OK, receipt_handle=handle)
 
