@@ -1,6 +1,6 @@
 """A helper process for what reads a lot: it shares only files with the broker, and ends when the broker does.
 
-This module imports nothing large: it is all that a helper runs before it knows whether it works in the background.
+This module imports nothing large: it is all that a helper runs before it is as nice as it shall be.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ T = TypeVar("T")
 class Helper:
     """Started with the first job; does one at a time.
 
-    in_background: it gets only the time that nobody else wants. idle_s: it ends when it had nothing to do for so long,
-    and starts again with the next job; None: it stays.
+    niceness: what a nice process does not get others have, but it is never left without any time. idle_s: it ends when it
+    had nothing to do for so long, and starts again with the next job; None: it stays.
     """
 
-    def __init__(self, *, in_background: bool = False, idle_s: float | None = None) -> None:
-        self._in_background = in_background
+    def __init__(self, *, niceness: int = 0, idle_s: float | None = None) -> None:
+        self._niceness = niceness
         self._idle_s = idle_s
         self._jobs = 0
         self._pool: ProcessPoolExecutor | None = None
@@ -51,7 +51,7 @@ class Helper:
     def _submit(self, job: Callable[[*A], T], *args: *A) -> Future[T]:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._in_background,))
+            self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._niceness,))
         with _interrupts_blocked():
             return self._pool.submit(job, *args)
 
@@ -92,12 +92,8 @@ def _interrupts_blocked() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(in_background: bool) -> None:
-    if in_background and hasattr(os, "SCHED_IDLE"):
-        # Even the nicest of ordinary processes makes one that wakes wait for milliseconds when they share a core.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    elif in_background:
-        os.nice(19)
+def _begin(niceness: int) -> None:
+    os.nice(niceness)
     _end_with_parent()
 
 

@@ -59,6 +59,7 @@ from kourou_service.tls.certificates import Certificates
 
 _logger = structlog.stdlib.get_logger("kourou_broker")
 _SERVICES = (service_rpc.SERVICE, stream_rpc.SERVICE, broker_rpc.SERVICE)
+_UPKEEP_NICENESS = 10
 _UPKEEP_IDLE_S = 60.0
 """Nobody waits for indexes and snapshots, and questions must not wait behind them: they have a process of their own."""
 LOG_FAILED = 74
@@ -105,7 +106,7 @@ class Broker:
         stack.callback(medium.close)
         searcher = Helper()
         stack.callback(searcher.close)
-        upkeeper = Helper(in_background=True, idle_s=_UPKEEP_IDLE_S)
+        upkeeper = Helper(niceness=_UPKEEP_NICENESS, idle_s=_UPKEEP_IDLE_S)
         stack.callback(upkeeper.close)
         if len(medium.segments()) > 1:
             searcher.start()  # it gets ready while the log is recovered: the first question need not wait for it
