@@ -21,8 +21,8 @@ T = TypeVar("T")
 class Helper:
     """Started with the first job; does one at a time.
 
-    niceness: what a nice process does not get others have, but it is never left without any time. idle_s: it ends when it
-    had nothing to do for so long, and starts again with the next job; None: it stays.
+    niceness: of 0 to 19; a nice process gives way to others, and still gets some time. idle_s: it ends when it had
+    nothing to do for so long, and starts again with the next job; None: it stays.
     """
 
     def __init__(self, *, niceness: int = 0, idle_s: float | None = None) -> None:
