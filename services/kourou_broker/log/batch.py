@@ -5,7 +5,8 @@ to the disk, and headers and bodies can be delivered as they are. To everybody e
 is asked for.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
@@ -131,6 +132,40 @@ class Batch:
                 zip(headers.property_names[start:end], headers.property_values[start:end], strict=True)
             )
         return message
+
+    def part(self, first: int, count: int) -> tuple[bytes, memoryview]:
+        """Neighbours of a stored batch as one of their own, not packed. -> its headers, its bodies."""
+        end = first + count
+        headers = self.headers
+        made = stream_pb2.BatchHeaders(
+            first_message_id=self.message_id(first),
+            born_ms=headers.born_ms,
+            born_host=headers.born_host,
+            body_bytes=self.body_bytes[first:end],
+            trace_contexts=headers.trace_contexts[first:end],
+        )
+        if numbers := self._tag_numbers[first:end]:
+            used = sorted({*numbers} - {0})
+            renumbered = {0: 0, **{old: new for new, old in enumerate(used, 1)}}
+            made.tags.extend(self._tags[number - 1] for number in used)
+            made.tag_numbers.extend(map(renumbered.__getitem__, numbers))
+        if ends := self._key_ends:
+            made.keys.extend(self._keys[ends[first] : ends[end]])
+            made.key_counts.extend(headers.key_counts[first:end])
+        if ends := self._property_ends:
+            made.property_names.extend(headers.property_names[ends[first] : ends[end]])
+            made.property_values.extend(headers.property_values[ends[first] : ends[end]])
+            made.property_counts.extend(headers.property_counts[first:end])
+        return made.SerializeToString(), memoryview(self.bodies)[self._ends[first] : self._ends[end]]
+
+    def parts(self, first: int, count: int, max_bytes: int) -> Iterator[range]:
+        """Cuts neighbours into pieces whose bodies have so many bytes at most, when there are several in one."""
+        ends, stop = self._ends, first + count
+        while first < stop:
+            end = bisect_right(ends, ends[first] + max_bytes) - 1
+            end = min(max(end, first + 1), stop)
+            yield range(first, end)
+            first = end
 
     @cached_property
     def _ends(self) -> list[int]:

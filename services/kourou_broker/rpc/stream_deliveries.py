@@ -1,4 +1,4 @@
-"""Deliveries on their way into a stream: a batch as it was stored, or single messages."""
+"""Deliveries on their way into a stream: a batch as it was stored, a part of one, or single messages."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from kourou_broker.operations.section_reader import Run, StoredMessage
 from kourou_broker.state.records import Lease
 
 MAX_RESPONSE_BYTES = 1024 * 1024
-"""Of single messages; one may be larger."""
+"""Of what is not sent as it was stored; one message may be larger."""
 _DELIVERY = b"\x0a"  # field 1 of ConsumeResponse
 _BODIES = b"\x32"  # field 6 of Delivery
 NOTHING = stream_pb2.ConsumeResponse(delivery=stream_pb2.Delivery(last=True)).SerializeToString()
@@ -38,8 +38,8 @@ class Part:
 def responses(delivery: Delivery, codecs: Collection[int]) -> Iterator[Part]:
     """codecs: those that the client can unpack."""
     messages = delivery.messages
-    if isinstance(messages, Run) and _goes_whole(messages, codecs):
-        yield _batch(delivery, messages)
+    if isinstance(messages, Run):
+        yield from _of_batch(delivery, messages, codecs)
         return
     lease = lease_of(delivery.queue.id, delivery.lease)
     for some in _portions(messages):
@@ -54,23 +54,36 @@ def responses(delivery: Delivery, codecs: Collection[int]) -> Iterator[Part]:
         )
 
 
-def _goes_whole(run: Run, codecs: Collection[int]) -> bool:
-    """What is left of a batch that others have is sent by itself."""
+def _of_batch(delivery: Delivery, run: Run, codecs: Collection[int]) -> Iterator[Part]:
+    section, batch = run.section, run.section.batch
+    if _goes_as_stored(run, codecs):
+        indexes = () if run.whole else range(run.first, run.first + len(run))
+        yield _part(delivery, run, section.base, batch.raw_headers, batch.raw_bodies, indexes)
+        return
+    for places in batch.parts(run.first, len(run), MAX_RESPONSE_BYTES):
+        headers, bodies = batch.part(places.start, len(places))
+        yield _part(delivery, run, section.base + places.start, headers, bodies)
+
+
+def _goes_as_stored(run: Run, codecs: Collection[int]) -> bool:
     codec = run.section.batch.headers.codec
-    return 2 * len(run) >= run.section.count and (not codec or codec in codecs)
+    if not codec:
+        return run.whole
+    return codec in codecs and 2 * len(run) >= run.section.count  # to unpack it for the rest would cost more
 
 
-def _batch(delivery: Delivery, run: Run) -> Part:
-    section = run.section
+def _part(
+    delivery: Delivery, run: Run, base: int, headers: bytes, bodies: memoryview, indexes: Sequence[int] = ()
+) -> Part:
     made = stream_pb2.Delivery(
         lease=lease_of(delivery.queue.id, delivery.lease),
         attempt=delivery.lease.attempt,
-        base_offset=section.base,
-        stored_ms=section.stored_ms,
-        headers=section.batch.raw_headers,
-        indexes=() if run.whole else range(run.first, run.first + len(run)),
+        base_offset=base,
+        stored_ms=run.section.stored_ms,
+        headers=headers,
+        indexes=indexes,
     )
-    return Part(made, section.batch.raw_bodies)
+    return Part(made, bodies)
 
 
 def lease_of(queue: int, lease: Lease) -> stream_pb2.Lease:

@@ -89,9 +89,9 @@ async def test_a_small_credit_cuts_a_batch() -> None:
     broker = await _with_batch(*(b"%d" % number for number in range(10)))
     consumer = Consumer(broker)
     (first,) = await consumer.receive(6)
-    assert (list(first.indexes), bodies(first)) == ([0, 1, 2, 3, 4, 5], [b"0", b"1", b"2", b"3", b"4", b"5"])
+    assert (first.bodies, bodies(first)) == (b"012345", [b"0", b"1", b"2", b"3", b"4", b"5"])
     (second,) = await consumer.receive(3)
-    assert (len(second.messages), bodies(second), list(second.offsets)) == (3, [b"6", b"7", b"8"], [6, 7, 8])
+    assert (second.base_offset, second.bodies, offsets(second)) == (6, b"678", [6, 7, 8])
     assert await consumer.ack(first, second) == Code.OK
     (third,) = await consumer.receive(3)
     assert offsets(third) == [9]
@@ -145,9 +145,32 @@ async def test_what_is_packed_comes_packed_only_to_who_can_unpack_it() -> None:
     await Publisher(broker).sent(headers(b"ab" * 50, b"ab" * 50, codec=stream_pb2.CODEC_ZSTD), packed)
     (whole,) = await Consumer(broker, codecs=[stream_pb2.CODEC_ZSTD]).receive()
     assert whole.bodies == packed
-    (single,) = await Consumer(broker, "other", group="others", codecs=[stream_pb2.CODEC_LZ4]).receive()
-    assert bodies(single) == [b"ab" * 50] * 2
-    assert len(single.messages) == 2
+    (unpacked,) = await Consumer(broker, "other", group="others", codecs=[stream_pb2.CODEC_LZ4]).receive()
+    assert unpacked.bodies == b"ab" * 100
+    assert bodies(unpacked) == [b"ab" * 50] * 2
+
+
+@simulated
+async def test_of_what_is_packed_most_comes_as_it_is_and_a_rest_unpacked() -> None:
+    broker = await Broker.started()
+    packed = zstandard.compress(b"abcdef")
+    await Publisher(broker).sent(headers(*(b"%c" % each for each in b"abcdef"), codec=stream_pb2.CODEC_ZSTD), packed)
+    consumer = Consumer(broker, codecs=[stream_pb2.CODEC_ZSTD])
+    (most,) = await consumer.receive(4)
+    assert (most.bodies, list(most.indexes)) == (packed, [0, 1, 2, 3])
+    (rest,) = await consumer.receive(4)
+    assert (rest.bodies, offsets(rest)) == (b"ef", [4, 5])
+
+
+@simulated
+async def test_a_large_part_comes_in_several_deliveries_of_one_lease() -> None:
+    broker = await Broker.started()
+    large = [bytes(400_000)] * 6
+    made = headers(*large, codec=stream_pb2.CODEC_ZSTD)
+    await Publisher(broker).sent(made, zstandard.compress(b"".join(large)))
+    some = await Consumer(broker).receive(5)
+    assert [offsets(each) for each in some] == [[0, 1], [2, 3], [4]]
+    assert len({each.lease.number for each in some}) == 1
 
 
 @simulated

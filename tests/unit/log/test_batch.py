@@ -5,6 +5,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kourou.codecs import pack
 from kourou.protocol.kourou.stream.v1 import stream_pb2
 from kourou_broker.log.batch import Batch
 
@@ -85,3 +86,80 @@ def test_a_request_that_is_cut_off_is_none(request: stream_pb2.PublishRequest, d
     whole = request.SerializeToString()
     some = whole[: data.draw(st.integers(0, len(whole)))]
     check_any(some)
+
+
+HEADERS = st.integers(1, 12).flatmap(
+    lambda count: st.builds(
+        lambda sizes, tags, keys, properties, traces: _headers(sizes, tags, keys, properties, traces),
+        st.lists(st.integers(1, 9), min_size=count, max_size=count),
+        st.none() | st.lists(st.sampled_from(["", "red", "blue", "green"]), min_size=count, max_size=count),
+        st.none() | st.lists(st.lists(st.text("xyz", min_size=1, max_size=3)), min_size=count, max_size=count),
+        st.none()
+        | st.lists(
+            st.dictionaries(st.text("pq", min_size=1, max_size=3), st.text(max_size=3)), min_size=count, max_size=count
+        ),
+        st.booleans(),
+    )
+)
+
+
+def _headers(
+    sizes: list[int],
+    tags: list[str] | None,
+    keys: list[list[str]] | None,
+    properties: list[dict[str, str]] | None,
+    traces: bool,
+) -> stream_pb2.BatchHeaders:
+    made = stream_pb2.BatchHeaders(first_message_id="01AB0000FFFE", born_ms=7, born_host="host", body_bytes=sizes)
+    if tags is not None:
+        made.tags.extend(["blue", "red", "green"])
+        made.tag_numbers.extend(["", "blue", "red", "green"].index(tag) for tag in tags)
+    for each in keys or ():
+        made.keys.extend(each)
+        made.key_counts.append(len(each))
+    for named in properties or ():
+        made.property_names.extend(named)
+        made.property_values.extend(named.values())
+        made.property_counts.append(len(named))
+    if traces:
+        made.trace_contexts.extend(f"trace {number}" for number in range(len(sizes)))
+    return made
+
+
+@given(HEADERS, st.sampled_from([stream_pb2.CODEC_UNSPECIFIED, stream_pb2.CODEC_ZSTD]), st.data())
+def test_a_part_has_the_same_messages(
+    made: stream_pb2.BatchHeaders, codec: stream_pb2.Codec, data: st.DataObject
+) -> None:
+    count, bodies = len(made.body_bytes), bytes(range(sum(made.body_bytes)))
+    made.codec = codec
+    stored = bodies if codec == stream_pb2.CODEC_UNSPECIFIED else pack(codec, bodies)
+    whole = _batch(made.SerializeToString(), stored)
+    first = data.draw(st.integers(0, count - 1))
+    some = data.draw(st.integers(1, count - first))
+    headers, part_bodies = whole.part(first, some)
+    part = _batch(headers, bytes(part_bodies))
+    assert len(part.body_bytes) == some
+    for index in range(some):
+        assert part.message(index) == whole.message(first + index)
+        assert part.properties(index) == whole.properties(first + index)
+    assert {*part.headers.tags} == {tag for index in range(some) if (tag := part.tag(index))}
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 30), st.data())
+def test_parts_are_as_large_as_may_be(sizes: list[int], max_bytes: int, data: st.DataObject) -> None:
+    batch = _batch(stream_pb2.BatchHeaders(body_bytes=sizes).SerializeToString(), bytes(sum(sizes)))
+    first = data.draw(st.integers(0, len(sizes) - 1))
+    count = data.draw(st.integers(1, len(sizes) - first))
+    parts = list(batch.parts(first, count, max_bytes))
+    assert [place for part in parts for place in part] == list(range(first, first + count))
+    for number, part in enumerate(parts):
+        held = sum(sizes[place] for place in part)
+        assert held <= max_bytes or len(part) == 1
+        assert number == len(parts) - 1 or held + sizes[part.stop] > max_bytes
+
+
+def _batch(headers: bytes, bodies: bytes) -> Batch:
+    request = stream_pb2.PublishRequest(
+        topic={"name": "orders"}, type=definition_pb2.NORMAL, headers=headers, bodies=bodies
+    )
+    return Batch(request.SerializeToString())
