@@ -159,7 +159,5 @@ def test_parts_are_as_large_as_may_be(sizes: list[int], max_bytes: int, data: st
 
 
 def _batch(headers: bytes, bodies: bytes) -> Batch:
-    request = stream_pb2.PublishRequest(
-        topic={"name": "orders"}, type=definition_pb2.NORMAL, headers=headers, bodies=bodies
-    )
+    request = stream_pb2.PublishRequest(topic={"name": "orders"}, headers=headers, bodies=bodies)
     return Batch(request.SerializeToString())
