@@ -14,9 +14,9 @@ PIECE_BYTES = 64 * 1024
 """What is longer is copied out in pieces: the memory of a long copy is new, which costs more than the copying."""
 
 
-def value_of_part(data: bytes | mmap, start: int, end: int) -> int:
+def value_of_part(data: bytes | mmap | memoryview, start: int, end: int) -> int:
     """The checksum of what lies from start up to end."""
     crc = 0
     for at in range(start, end, PIECE_BYTES):
-        crc = extend(crc, data[at : min(at + PIECE_BYTES, end)])
+        crc = extend(crc, bytes(data[at : min(at + PIECE_BYTES, end)]))
     return crc

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from kourou.protocol.apache.rocketmq.v2.definition_pb2 import SystemProperties
 from kourou_broker.log.batch import ID_DIGITS, Batch
-from kourou_broker.log.checksum import value
+from kourou_broker.log.checksum import value, value_of_part
 from kourou_broker.log.section import MESSAGE_ROW, Section, SectionKind, messages_of
 
 _MAGIC = b"KRUk"
@@ -130,7 +130,8 @@ class KeyIndex:
             raise ValueError("the key index is too short")
         magic, version, crc, rows, of_base = _HEAD.unpack_from(view)
         words = view[_HEAD.size :]
-        if (magic, version, of_base, len(words)) != (_MAGIC, _VERSION, base, 16 * rows) or value(bytes(words)) != crc:
+        whole = (magic, version, of_base, len(words)) == (_MAGIC, _VERSION, base, 16 * rows)
+        if not whole or value_of_part(words, 0, len(words)) != crc:
             raise ValueError("the key index is damaged or of another version")
         self._base = base
         self._hashes = words[: 8 * rows].cast("Q")
