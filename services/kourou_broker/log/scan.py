@@ -19,9 +19,9 @@ from kourou_broker.log.frame import (
     read_header,
     read_sections,
 )
-from kourou_broker.log.options import MIB
 
 _NO_HEADER = bytes(HEADER_BYTES)
+_ZEROS = bytes(PIECE_BYTES)
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class SegmentScan:
     damage: str | None = None
 
     def frames(self) -> Iterator[Frame]:
-        """Each frame in turn. One flat loop: a start reads millions of them."""
+        """Each frame in turn. One flat loop: a start reads millions of them, and a call less is a fifth of their time."""
         data, base, chain, at = self.data, self.base, self.chain, 0
         room = len(data) - HEADER_BYTES
         limit = len(data) if self.limit is None else self.limit - base
@@ -109,7 +109,8 @@ def known_durable(header: FrameHeader) -> int:
 
 def is_zero(data: bytes | mmap, at: int) -> bool:
     """Whether there is nothing but zeros from `at` on."""
-    return all(not data[begin : begin + MIB].strip(b"\0") for begin in range(at, len(data), MIB))
+    pieces = (data[begin : begin + PIECE_BYTES] for begin in range(at, len(data), PIECE_BYTES))
+    return all(piece == _ZEROS[: len(piece)] for piece in pieces)
 
 
 def next_frame(data: bytes, base: int, at: int) -> tuple[int, FrameHeader] | None:
