@@ -14,8 +14,9 @@ PIECE_BYTES = 64 * 1024
 """What is longer is copied out in pieces: the memory of a long copy is new, which costs more than the copying."""
 
 
-def value_of_part(data: bytes | mmap | memoryview, start: int, end: int) -> int:
-    """The checksum of what lies from start up to end."""
+def value_of_part(data: bytes | mmap | memoryview, start: int = 0, end: int | None = None) -> int:
+    """The checksum of what lies from start up to end, or to the end of all."""
+    end = len(data) if end is None else end
     crc = 0
     for at in range(start, end, PIECE_BYTES):
         crc = extend(crc, bytes(data[at : min(at + PIECE_BYTES, end)]))

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
-from kourou_broker.log.checksum import value
+from kourou_broker.log.checksum import value, value_of_part
 from kourou_broker.log.index import queue_key
 
 _MAGIC = b"KRUh"
@@ -106,7 +106,7 @@ class SealedHistory:
         magic, version, crc, queues, of_base = _HEAD.unpack_from(view)
         words = view[_HEAD.size :]
         head = words[: 40 * queues]
-        if (magic, version, of_base, len(head)) != (_MAGIC, _VERSION, base, 40 * queues) or value(bytes(head)) != crc:
+        if (magic, version, of_base, len(head)) != (_MAGIC, _VERSION, base, 40 * queues) or value_of_part(head) != crc:
             raise ValueError("the history index is damaged or of another version")
         if len(words) % 8:
             raise ValueError("the history index is cut off")
@@ -123,7 +123,7 @@ class SealedHistory:
         at = self._queues + 4 * number
         word, spans, sweeps, crc = self._words[at : at + 4]
         part = self._words[word : word + 3 * (spans + sweeps)]
-        if value(bytes(part)) != crc:
+        if value_of_part(part) != crc:
             raise ValueError("the history index is damaged")
         found = [*self._spans(part, spans, offset), *self._sweeps(part[3 * spans :])]
         return sorted(found, key=lambda row: row.position)

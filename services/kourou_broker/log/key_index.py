@@ -131,7 +131,7 @@ class KeyIndex:
         magic, version, crc, rows, of_base = _HEAD.unpack_from(view)
         words = view[_HEAD.size :]
         whole = (magic, version, of_base, len(words)) == (_MAGIC, _VERSION, base, 16 * rows)
-        if not whole or value_of_part(words, 0, len(words)) != crc:
+        if not whole or value_of_part(words) != crc:
             raise ValueError("the key index is damaged or of another version")
         self._base = base
         self._hashes = words[: 8 * rows].cast("Q")

@@ -184,7 +184,7 @@ class Journal:
     def note(self, *sections: Section) -> None:
         """The same for what nobody waits for: it is written with what comes next, or by itself a moment later."""
         self._record_all(sections)
-        if self._sealing_later is None:
+        if not self._sealing and self._sealing_later is None:
             self._sealing_later = self._loop.call_later(_NOTE_WAITS_S, self._seal_soon)
 
     def carry(self, section: Section) -> None:
