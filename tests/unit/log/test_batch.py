@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kourou.codecs import pack
 from kourou.protocol.kourou.stream.v1 import stream_pb2
 from kourou_broker.log.batch import Batch
+from tests.unit.broker.streams import as_stored
 
 REQUESTS = st.builds(
     lambda number, name, type_, headers, bodies: stream_pb2.PublishRequest(
@@ -88,21 +89,6 @@ def test_a_request_that_is_cut_off_is_none(request: stream_pb2.PublishRequest, d
     check_any(some)
 
 
-HEADERS = st.integers(1, 12).flatmap(
-    lambda count: st.builds(
-        lambda sizes, tags, keys, properties, traces: _headers(sizes, tags, keys, properties, traces),
-        st.lists(st.integers(1, 9), min_size=count, max_size=count),
-        st.none() | st.lists(st.sampled_from(["", "red", "blue", "green"]), min_size=count, max_size=count),
-        st.none() | st.lists(st.lists(st.text("xyz", min_size=1, max_size=3)), min_size=count, max_size=count),
-        st.none()
-        | st.lists(
-            st.dictionaries(st.text("pq", min_size=1, max_size=3), st.text(max_size=3)), min_size=count, max_size=count
-        ),
-        st.booleans(),
-    )
-)
-
-
 def _headers(
     sizes: list[int],
     tags: list[str] | None,
@@ -126,6 +112,21 @@ def _headers(
     return made
 
 
+HEADERS = st.integers(1, 12).flatmap(
+    lambda count: st.builds(
+        _headers,
+        st.lists(st.integers(1, 9), min_size=count, max_size=count),
+        st.none() | st.lists(st.sampled_from(["", "red", "blue", "green"]), min_size=count, max_size=count),
+        st.none() | st.lists(st.lists(st.text("xyz", min_size=1, max_size=3)), min_size=count, max_size=count),
+        st.none()
+        | st.lists(
+            st.dictionaries(st.text("pq", min_size=1, max_size=3), st.text(max_size=3)), min_size=count, max_size=count
+        ),
+        st.booleans(),
+    )
+)
+
+
 @given(HEADERS, st.sampled_from([stream_pb2.CODEC_UNSPECIFIED, stream_pb2.CODEC_ZSTD]), st.data())
 def test_a_part_has_the_same_messages(
     made: stream_pb2.BatchHeaders, codec: stream_pb2.Codec, data: st.DataObject
@@ -133,11 +134,11 @@ def test_a_part_has_the_same_messages(
     count, bodies = len(made.body_bytes), bytes(range(sum(made.body_bytes)))
     made.codec = codec
     stored = bodies if codec == stream_pb2.CODEC_UNSPECIFIED else pack(codec, bodies)
-    whole = _batch(made.SerializeToString(), stored)
+    whole = as_stored(made.SerializeToString(), stored)
     first = data.draw(st.integers(0, count - 1))
     some = data.draw(st.integers(1, count - first))
     headers, part_bodies = whole.part(first, some)
-    part = _batch(headers, bytes(part_bodies))
+    part = as_stored(headers, bytes(part_bodies))
     assert len(part.body_bytes) == some
     for index in range(some):
         assert part.message(index) == whole.message(first + index)
@@ -147,7 +148,7 @@ def test_a_part_has_the_same_messages(
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 30), st.data())
 def test_parts_are_as_large_as_may_be(sizes: list[int], max_bytes: int, data: st.DataObject) -> None:
-    batch = _batch(stream_pb2.BatchHeaders(body_bytes=sizes).SerializeToString(), bytes(sum(sizes)))
+    batch = as_stored(stream_pb2.BatchHeaders(body_bytes=sizes).SerializeToString(), bytes(sum(sizes)))
     first = data.draw(st.integers(0, len(sizes) - 1))
     count = data.draw(st.integers(1, len(sizes) - first))
     parts = list(batch.parts(first, count, max_bytes))
@@ -156,8 +157,3 @@ def test_parts_are_as_large_as_may_be(sizes: list[int], max_bytes: int, data: st
         held = sum(sizes[place] for place in part)
         assert held <= max_bytes or len(part) == 1
         assert number == len(parts) - 1 or held + sizes[part.stop] > max_bytes
-
-
-def _batch(headers: bytes, bodies: bytes) -> Batch:
-    request = stream_pb2.PublishRequest(topic={"name": "orders"}, headers=headers, bodies=bodies)
-    return Batch(request.SerializeToString())
