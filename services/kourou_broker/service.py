@@ -60,8 +60,9 @@ from kourou_service.tls.certificates import Certificates
 _logger = structlog.stdlib.get_logger("kourou_broker")
 _SERVICES = (service_rpc.SERVICE, stream_rpc.SERVICE, broker_rpc.SERVICE)
 _UPKEEP_NICENESS = 10
-_UPKEEP_IDLE_S = 60.0
 """Nobody waits for indexes and snapshots, and questions must not wait behind them: they have a process of their own."""
+_UPKEEP_IDLE_S = 60.0
+"""It keeps the memory that its work took."""
 LOG_FAILED = 74
 """Exit code after a write or sync that failed (EX_IOERR): what is on the disk then only a restart can tell."""
 
