@@ -42,7 +42,7 @@ class SegmentScan:
     damage: str | None = None
 
     def frames(self) -> Iterator[Frame]:
-        """Each frame in turn. One flat loop: a start reads millions of them, and a call less is a fifth of their time."""
+        """Each frame in turn. One flat loop: a start reads millions, and a call is a fifth of their time."""
         data, base, chain, at = self.data, self.base, self.chain, 0
         room = len(data) - HEADER_BYTES
         limit = len(data) if self.limit is None else self.limit - base
